@@ -1,0 +1,2 @@
+"""Sampling from a model."""
+# SPDX-License-Identifier: Apache-2.0
