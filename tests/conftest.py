@@ -1,7 +1,7 @@
-"""How every test runs: on eight CPU devices, with rank promotion an error, and with every skip accounted for.
+"""How every test runs: on eight CPU devices, with rank promotion an error and every skip accounted.
 
-Warnings are errors by `filterwarnings` in pyproject.toml, which holds the reasoned exceptions. With `CI=true` a skip
-whose reason matches none of `EXPECTED_SKIPS` fails the run.
+Warnings are errors by `filterwarnings` in pyproject.toml, which holds the reasoned exceptions. With
+`CI=true` a skip whose reason matches none of `EXPECTED_SKIPS` fails the run.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -18,9 +18,9 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
-import pytest
+import pytest  # noqa: E402
 
-# A reason given to `pytest.skip` must match one of these (and say what is missing) to be allowed in CI.
+# CI allows a skip when the reason given to `pytest.skip` matches one of these.
 EXPECTED_SKIPS = (
     r"^needs a GPU",
     r"^needs a TPU",
@@ -43,7 +43,7 @@ def is_expected(reason: str) -> bool:
 
 
 class SkipListing:
-    """Collects the skips of a session, lists them at its end, and fails it in CI when one is unexpected."""
+    """Lists the skips of a session at its end, and fails it in CI when one is unexpected."""
 
     def __init__(self) -> None:
         self.skips: list[tuple[str, str]] = []

@@ -1,7 +1,7 @@
-"""The one table of tolerances: how far two numbers that should be equal may differ, and why that far.
+"""The one table of tolerances: how far two numbers that should be equal may differ, and why.
 
-A test takes its bound by name, `tolerance("packed_equals_unpacked")`, and never writes a number of its own. Bounds are
-for float32 on the CPU unless the name says otherwise.
+A test takes its bound by name, `tolerance("packed_equals_unpacked")`, and never writes a number of
+its own. Bounds are for float32 on the CPU unless the name says otherwise.
 """
 # SPDX-License-Identifier: Apache-2.0
 
