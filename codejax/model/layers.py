@@ -1,0 +1,182 @@
+"""Norms and feed-forward layers, and how a weight is declared and applied.
+
+Specs (`RMSNorm`, `GatedMLP`, ...) are what recipes hold; each builds its Linen module. A weight is declared once, with its
+shape, logical axes and initializer; sharding, counting and name tables derive from that.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+# B batch  L length  D width  F hidden
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from codejax.parallel.rules import Axes, constrain
+from codejax.recipe import spec
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+}
+
+
+def normal(fan_in: int) -> nn.initializers.Initializer:
+    """Normal initializer of variance 1 / fan_in, truncated at two standard deviations."""
+    return nn.initializers.truncated_normal(stddev=fan_in**-0.5 / 0.87962566103423978)
+
+
+def declare(
+    module: nn.Module,
+    name: str,
+    shape: tuple[int, ...],
+    axes: Axes,
+    init: nn.initializers.Initializer,
+) -> jax.Array:
+    """A float32 weight of `module` with its logical axes."""
+    return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
+
+
+def project(x: jax.Array, weight: jax.Array, num_in: int = 1, *, fold: bool = False) -> jax.Array:
+    """Contract the last `num_in` axes of x [B, L, ...] with the first of `weight`, in x's dtype.
+
+    fold: merge batch and length first. XLA:CPU then takes its fast matrix product in the backward pass too, where a
+    contraction over two axes misses it; TPU and GPU keep the three-dimensional form, which shards freely.
+    """
+    weight = weight.astype(x.dtype)
+    lead, tail = x.shape[:-num_in], weight.shape[num_in:]
+    if not fold:
+        return jax.lax.dot_general(
+            x, weight, ((tuple(range(x.ndim - num_in, x.ndim)), tuple(range(num_in))), ((), ()))
+        )
+    depth = math.prod(weight.shape[:num_in])
+    y = x.reshape(-1, depth) @ weight.reshape(depth, -1)
+    return y.reshape(*lead, *tail)
+
+
+@spec
+class RMSNorm:
+    """x / rms(x) * scale, in float32 (Zhang & Sennrich 2019). zero_centered: scale is 1 + weight (Gemma)."""
+
+    eps: float = 1e-6
+    zero_centered: bool = False
+
+    def build(self, size: int, axis: str = "norm") -> nn.Module:
+        """The Linen module that normalises a last axis of `size`."""
+        return RMSNormLayer(self, size, axis)
+
+
+@spec
+class LayerNorm:
+    """(x - mean) / std * scale + bias, in float32 (Ba et al. 2016)."""
+
+    eps: float = 1e-5
+    bias: bool = True
+
+    def build(self, size: int, axis: str = "norm") -> nn.Module:
+        """The Linen module that normalises a last axis of `size`."""
+        return LayerNormLayer(self, size, axis)
+
+
+class RMSNormLayer(nn.Module):
+    """Root-mean-square norm over the last axis."""
+
+    spec: RMSNorm
+    size: int
+    axis: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = nn.initializers.zeros if self.spec.zero_centered else nn.initializers.ones
+        scale = declare(self, "scale", (self.size,), (self.axis,), init)
+        scale = scale + 1.0 if self.spec.zero_centered else scale
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.spec.eps)
+        return (y * jnp.expand_dims(scale, range(y.ndim - 1))).astype(x.dtype)
+
+
+class LayerNormLayer(nn.Module):
+    """Mean-and-variance norm over the last axis."""
+
+    spec: LayerNorm
+    size: int
+    axis: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = declare(self, "scale", (self.size,), (self.axis,), nn.initializers.ones)
+        y = x.astype(jnp.float32)
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.spec.eps)
+        y = y * jnp.expand_dims(scale, range(y.ndim - 1))
+        if self.spec.bias:
+            bias = declare(self, "bias", (self.size,), (self.axis,), nn.initializers.zeros)
+            y = y + jnp.expand_dims(bias, range(y.ndim - 1))
+        return y.astype(x.dtype)
+
+
+@spec
+class GatedMLP:
+    """down(activation(gate(x)) * up(x)): SwiGLU and its kin (Shazeer 2020). hidden: units F."""
+
+    hidden: int
+    activation: Activation = "silu"
+    bias: bool = False
+
+    def build(self, width: int, *, fold: bool) -> nn.Module:
+        """The Linen module for a residual stream of `width`."""
+        return FeedForward(self, width, gated=True, fold=fold)
+
+
+@spec
+class MLP:
+    """down(activation(up(x))). hidden: units F."""
+
+    hidden: int
+    activation: Activation = "gelu_tanh"
+    bias: bool = False
+
+    def build(self, width: int, *, fold: bool) -> nn.Module:
+        """The Linen module for a residual stream of `width`."""
+        return FeedForward(self, width, gated=False, fold=fold)
+
+
+class FeedForward(nn.Module):
+    """Gated or plain two-layer perceptron on [B, L, D]."""
+
+    spec: GatedMLP | MLP
+    width: int
+    gated: bool
+    fold: bool
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        activation = ACTIVATIONS[self.spec.activation]
+        up_BLF = self.linear(x_BLD, "up", "embed", "mlp")
+        if self.gated:
+            hidden_BLF = activation(self.linear(x_BLD, "gate", "embed", "mlp")) * up_BLF
+        else:
+            hidden_BLF = activation(up_BLF)
+        return self.linear(
+            constrain(hidden_BLF, ("batch", "length", "mlp")), "down", "mlp", "embed"
+        )
+
+    def linear(self, x: jax.Array, name: str, axis_in: str, axis_out: str) -> jax.Array:
+        """One projection, with its bias if the spec has them."""
+        sizes = {"embed": self.width, "mlp": self.spec.hidden}
+        shape = (sizes[axis_in], sizes[axis_out])
+        y = project(
+            x, declare(self, name, shape, (axis_in, axis_out), normal(shape[0])), fold=self.fold
+        )
+        if self.spec.bias:
+            axis = "norm" if axis_out == "embed" else axis_out
+            bias = declare(self, f"{name}_bias", shape[1:], (axis,), nn.initializers.zeros)
+            y = y + bias.astype(y.dtype)[None, None, :]
+        return y

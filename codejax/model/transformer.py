@@ -1,0 +1,233 @@
+"""The decoder transformer: embedding, a repeating pattern of (mixer, ffn) blocks, final norm, output head.
+
+In: a `Batch`'s tokens, segments and positions. Out: hidden states [B, L, D], and float32 logits where they are asked for.
+Layers at one position of the pattern are stacked and scanned, so compile time does not grow with depth. The module is used
+functionally: parameters are a plain nested dict, made by `init` and passed to every call. It computes no loss.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+# B batch  L length  D width  V vocabulary
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from codejax.data.batch import Batch
+from codejax.model.attention import Attention
+from codejax.model.layers import MLP, GatedMLP, LayerNorm, RMSNorm, declare, normal
+from codejax.parallel.rules import Axes, constrain, is_axes
+from codejax.recipe import spec
+
+STREAM: Axes = ("batch", "length", "embed")
+Params = dict[str, Any]
+
+
+@spec
+class Model:
+    """A decoder transformer.
+
+    mixers, ffns: the repeating pattern; layer i has mixers[i % len(mixers)] and ffns[i % len(ffns)]. The pattern's
+        period (their least common multiple) must divide num_layers.
+    tied_embeddings: the output head is the embedding table.
+    embed_scale: embeddings are multiplied by sqrt(width) (Gemma).
+    logits_softcap: logits become softcap * tanh(logits / softcap).
+    dtype: of activations and of the weights that multiply them; stored weights are float32.
+    remat: what the backward pass recomputes: none, full (all but the stream between blocks), dots (all but matrix
+        products with weights), offload (as full, with the stream kept in host memory).
+    scan: one compiled body for all repeats of the pattern; False unrolls them (faster on a CPU, slower to compile).
+    """
+
+    vocab_size: int
+    width: int
+    num_layers: int
+    mixers: tuple[Attention, ...]
+    ffns: tuple[GatedMLP | MLP, ...]
+    norm: RMSNorm | LayerNorm = RMSNorm()
+    tied_embeddings: bool = False
+    embed_scale: bool = False
+    logits_softcap: float | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "full", "dots", "offload"] = "none"
+    scan: bool = True
+
+    def check(self) -> None:
+        if not self.mixers or not self.ffns:
+            raise ValueError("mixers and ffns name at least one block each")
+        if self.num_layers < 1 or self.num_layers % self.period:
+            raise ValueError(
+                f"num_layers={self.num_layers} is not a multiple of the pattern of {self.period} blocks"
+            )
+        for mixer in self.mixers:
+            mixer.head_size(self.width)
+
+    @property
+    def period(self) -> int:
+        """Blocks in one repeat of the pattern."""
+        return math.lcm(len(self.mixers), len(self.ffns))
+
+    @property
+    def repeats(self) -> int:
+        """Repeats of the pattern: the length of the stacked axis of every block weight."""
+        return self.num_layers // self.period
+
+
+class Transformer:
+    """A `Model` bound to a platform ("cpu", "gpu" or "tpu"): pure functions of parameters and a batch."""
+
+    def __init__(self, model: Model, platform: str):
+        self.spec = model
+        self._module = _Decoder(model, platform)
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh float32 parameters."""
+        return nn.meta.unbox(self._boxed(key))
+
+    def abstract(self) -> Params:
+        """Shapes and dtypes of the parameters, computed without a device."""
+        return nn.meta.unbox(jax.eval_shape(self._boxed, jax.random.key(0)))
+
+    def axes(self) -> Any:
+        """Logical axes of every parameter: tuples in the tree of `abstract`."""
+        boxed = jax.eval_shape(self._boxed, jax.random.key(0))
+        is_box = lambda x: isinstance(x, nn.meta.AxisMetadata)  # noqa: E731
+        return jax.tree.map(lambda box: tuple(box.names), boxed, is_leaf=is_box)
+
+    def hidden(self, params: Params, batch: Batch) -> jax.Array:
+        """Final normalised hidden states [B, L, D] in the compute dtype."""
+        return self._module.apply(
+            {"params": params}, batch.tokens, batch.segments, batch.positions, method="hidden"
+        )
+
+    def head(self, params: Params) -> jax.Array:
+        """The output matrix [V, D] or [D, V] that `unembed` takes."""
+        return params["embed"]["table"] if self.spec.tied_embeddings else params["head"]["kernel"]
+
+    def unembed(self, head: jax.Array, hidden: jax.Array) -> jax.Array:
+        """Float32 logits [..., V] of hidden states [..., D]."""
+        spec = self.spec
+        out_axis = 1 if spec.tied_embeddings else 0
+        logits = jax.lax.dot_general(
+            hidden,
+            head.astype(hidden.dtype),
+            (((hidden.ndim - 1,), (out_axis,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        )
+        if spec.logits_softcap is not None:
+            logits = spec.logits_softcap * jnp.tanh(logits / spec.logits_softcap)
+        return logits
+
+    def logits(self, params: Params, batch: Batch) -> jax.Array:
+        """Float32 logits [B, L, V]: for evaluation and tests; training never holds them whole."""
+        return self.unembed(self.head(params), self.hidden(params, batch))
+
+    def _boxed(self, key: jax.Array) -> Any:
+        ids = jnp.ones((1, 8), jnp.int32)
+        return self._module.init(key, ids, ids, ids, method="hidden")["params"]
+
+
+class _Decoder(nn.Module):
+    spec: Model
+    platform: str
+
+    @nn.compact
+    def hidden(self, tokens_BL: jax.Array, segments_BL: jax.Array, positions_BL: jax.Array):
+        """Embed, run all blocks, normalise."""
+        spec = self.spec
+        x_BLD = _Embedding(spec, name="embed")(tokens_BL)
+        stack = nn.scan(
+            _Repeat,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast),
+            length=spec.repeats,
+            unroll=1 if spec.scan else spec.repeats,
+            metadata_params={nn.meta.PARTITION_NAME: "layers"},
+        )
+        x_BLD, _ = stack(spec, self.platform, name="blocks")(x_BLD, segments_BL, positions_BL)
+        x_BLD = spec.norm.build(spec.width).copy(name="final_norm")(x_BLD)
+        if not spec.tied_embeddings:
+            _Head(spec, name="head")()
+        return constrain(x_BLD, STREAM)
+
+
+class _Embedding(nn.Module):
+    spec: Model
+
+    @nn.compact
+    def __call__(self, tokens_BL: jax.Array) -> jax.Array:
+        shape = (self.spec.vocab_size, self.spec.width)
+        init = nn.initializers.normal(1.0 if self.spec.embed_scale else 0.02)
+        init = normal(self.spec.width) if self.spec.tied_embeddings else init
+        table_VD = declare(self, "table", shape, ("vocab", "embed"), init)
+        x_BLD = constrain(table_VD.astype(self.spec.dtype)[tokens_BL], STREAM)
+        return x_BLD * self.spec.width**0.5 if self.spec.embed_scale else x_BLD
+
+
+class _Head(nn.Module):
+    spec: Model
+
+    @nn.compact
+    def __call__(self) -> None:
+        """Declare the output matrix; the objective applies it chunk by chunk."""
+        shape = (self.spec.width, self.spec.vocab_size)
+        declare(self, "kernel", shape, ("embed", "vocab"), normal(self.spec.width))
+
+
+class _Block(nn.Module):
+    """x + mixer(norm(x)), then x + ffn(norm(x))."""
+
+    spec: Model
+    number: int
+    platform: str
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array, segments_BL: jax.Array, positions_BL: jax.Array):
+        spec, fold = self.spec, self.platform == "cpu"
+        mixer = spec.mixers[self.number % len(spec.mixers)]
+        ffn = spec.ffns[self.number % len(spec.ffns)]
+        norm = spec.norm.build(spec.width)
+        x_BLD = checkpoint_name(x_BLD, "stream")
+        y_BLD = norm.copy(name="mixer_norm")(x_BLD)
+        mix = mixer.build(spec.width, fold=fold, platform=self.platform).copy(name="mixer")
+        x_BLD = constrain(x_BLD + mix(y_BLD, segments_BL, positions_BL), STREAM)
+        y_BLD = norm.copy(name="ffn_norm")(x_BLD)
+        x_BLD = x_BLD + ffn.build(spec.width, fold=fold).copy(name="ffn")(y_BLD)
+        return constrain(x_BLD, STREAM)
+
+
+def rematerialised(block: type[nn.Module], spec: Model) -> Any:
+    """`block` with the recomputation that `spec.remat` names."""
+    if spec.remat == "none":
+        return block
+    policies = jax.checkpoint_policies
+    policy = {
+        "full": policies.nothing_saveable,
+        "dots": policies.dots_with_no_batch_dims_saveable,
+        "offload": policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=["stream"],
+            offload_src="device",
+            offload_dst="pinned_host",
+        ),
+    }[spec.remat]
+    return nn.remat(block, policy=policy, prevent_cse=not spec.scan)
+
+
+class _Repeat(nn.Module):
+    """One repeat of the pattern, in the form that scan wants."""
+
+    spec: Model
+    platform: str
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array, segments_BL: jax.Array, positions_BL: jax.Array):
+        make_block = rematerialised(_Block, self.spec)
+        for number in range(self.spec.period):
+            block = make_block(self.spec, number, self.platform, name=str(number))
+            x_BLD = block(x_BLD, segments_BL, positions_BL)
+        return x_BLD, None

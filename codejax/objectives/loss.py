@@ -1,0 +1,133 @@
+"""What an objective returns, and the chunked softmax cross-entropy that all of them share.
+
+An objective is a pure function `(model, params, batch, key) -> Loss`. The step divides the sum by the *global* weight, so
+packing, accumulation and the number of hosts change the result by rounding only.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+# B batch  L length  C chunk  D width  V vocabulary
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from codejax.data.batch import Batch
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["sum", "weight", "metrics"], meta_fields=[])
+@dataclass
+class Loss:
+    """A loss as sums over tokens.
+
+    sum: what is minimised, times weight. weight: its normaliser. metrics: further sums, normalised like the loss.
+    """
+
+    sum: jax.Array
+    weight: jax.Array
+    metrics: dict[str, jax.Array] = field(default_factory=dict)
+
+
+class LanguageModel(Protocol):
+    """What an objective needs of a model."""
+
+    def hidden(self, params: Any, batch: Batch) -> jax.Array: ...
+    def head(self, params: Any) -> jax.Array: ...
+    def unembed(self, head: jax.Array, hidden: jax.Array) -> jax.Array: ...
+
+
+class Objective(Protocol):
+    """A loss over a batch."""
+
+    def __call__(self, model: Any, params: Any, batch: Batch, key: jax.Array) -> Loss: ...
+
+
+Unembed = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def token_losses(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy in nats and log-normaliser of every token: logits [..., V] float32, targets [...] -> [...], [...]."""
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return log_z - picked, log_z
+
+
+def cross_entropy(
+    unembed: Unembed,
+    head: jax.Array,
+    hidden_BLD: jax.Array,
+    targets_BL: jax.Array,
+    weights_BL: jax.Array,
+    *,
+    chunk: int,
+    z_loss: float = 0.0,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Weighted sum over all tokens of cross-entropy + z_loss * log(Z)^2, in nats, and its two parts as plain values.
+
+    Logits exist for `chunk` positions of the length at a time, forward and backward: no [B, L, V] tensor is ever held.
+    The gradient with respect to head and hidden is computed in the same sweep as the value (three products with the head
+    instead of four); weights and the parts get none. z_loss: coefficient of log(Z)^2 (PaLM, arXiv 2204.02311, section 5).
+    """
+    length = hidden_BLD.shape[1]
+    if length % chunk:
+        raise ValueError(
+            f"chunk={chunk} does not divide the row length {length}; change recipe.objective.chunk"
+        )
+    chunks = tuple(
+        a.reshape(a.shape[0], -1, chunk, *a.shape[2:]).swapaxes(0, 1)
+        for a in (hidden_BLD, targets_BL, weights_BL)
+    )
+    return _sweep(unembed, z_loss, head, *chunks)
+
+
+def _chunk_sum(unembed, z_loss, head, hidden_BCD, targets_BC, weights_BC):
+    """Loss of one chunk, batch and length folded: sum, (cross-entropy, z-loss)."""
+    logits = unembed(head, hidden_BCD.reshape(-1, hidden_BCD.shape[-1]))
+    nll, log_z = token_losses(logits, targets_BC.reshape(-1))
+    weights = weights_BC.reshape(-1)
+    nll_sum = jnp.sum(nll * weights)
+    z_sum = z_loss * jnp.sum(log_z**2 * weights)
+    return nll_sum + z_sum, {"cross_entropy": nll_sum, "z_loss": z_sum}
+
+
+def _zeros() -> tuple[jax.Array, dict[str, jax.Array]]:
+    zero = jnp.zeros((), jnp.float32)
+    return zero, {"cross_entropy": zero, "z_loss": zero}
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _sweep(unembed, z_loss, head, hidden, targets, weights):
+    head = head.astype(hidden.dtype)
+
+    def add(sums, chunk):
+        return jax.tree.map(jnp.add, sums, _chunk_sum(unembed, z_loss, head, *chunk)), None
+
+    return jax.lax.scan(add, _zeros(), (hidden, targets, weights))[0]
+
+
+def _sweep_forward(unembed, z_loss, head, hidden, targets, weights):
+    rounded = head.astype(hidden.dtype)
+    gradient = jax.value_and_grad(partial(_chunk_sum, unembed, z_loss), (0, 1), has_aux=True)
+
+    def add(carry, chunk):
+        sums, d_head = carry
+        value, (d_head_chunk, d_hidden_chunk) = gradient(rounded, *chunk)
+        sums = jax.tree.map(jnp.add, sums, value)
+        return (sums, d_head + d_head_chunk.astype(d_head.dtype)), d_hidden_chunk
+
+    start = (_zeros(), jnp.zeros(head.shape, jnp.float32))
+    (sums, d_head), d_hidden = jax.lax.scan(add, start, (hidden, targets, weights))
+    return sums, (d_head.astype(head.dtype), d_hidden)
+
+
+def _sweep_backward(unembed, z_loss, saved, cotangents):
+    d_head, d_hidden = saved
+    scale = cotangents[0]
+    return d_head * scale, d_hidden * scale.astype(d_hidden.dtype), None, None
+
+
+_sweep.defvjp(_sweep_forward, _sweep_backward)

@@ -1,0 +1,124 @@
+"""The only sharding table: logical axes of weights and activations -> axes of the mesh.
+
+Modules name the axes of what they declare (`"embed"`, `"heads"`, ...); this file alone says where these lie. A mesh axis
+is used once per tensor, by the first dimension that asks for it, so one table serves weights (`embed` over fsdp) and
+activations (`batch` takes fsdp, `embed` stays whole).
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from codejax.trees import named_leaves
+
+Axes = tuple[str | None, ...]
+
+RULES: dict[str, tuple[str, ...]] = {
+    "batch": ("replica", "fsdp"),
+    "length": (),
+    "vocab": ("tensor",),
+    "embed": ("fsdp",),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "head_dim": (),
+    "mlp": ("tensor",),
+    "layers": (),
+    "norm": (),
+}
+
+
+def partition(axes: Axes, mesh: Any) -> PartitionSpec:
+    """PartitionSpec of a tensor with these logical axes on `mesh` (concrete or abstract)."""
+    used: set[str] = set()
+    parts: list[tuple[str, ...] | None] = []
+    for axis in axes:
+        wanted = () if axis is None else RULES[axis]
+        free = tuple(m for m in wanted if m not in used and mesh.shape.get(m, 1) > 1)
+        used.update(free)
+        parts.append(free or None)
+    return PartitionSpec(*parts)
+
+
+def sharding(axes: Axes, mesh: jax.sharding.Mesh) -> NamedSharding:
+    """NamedSharding of a tensor with these logical axes."""
+    return NamedSharding(mesh, partition(axes, mesh))
+
+
+def shardings(axes_tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """NamedSharding for every leaf of a tree whose leaves are tuples of logical axes."""
+    return jax.tree.map(lambda axes: sharding(axes, mesh), axes_tree, is_leaf=is_axes)
+
+
+def is_axes(x: Any) -> bool:
+    """Whether `x` is a tuple of logical axis names (a leaf of an axes tree)."""
+    return type(x) is tuple and all(a is None or isinstance(a, str) for a in x)
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Sharding of what every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def constrain(x: jax.Array, axes: Axes) -> jax.Array:
+    """Pin an activation to the table under the ambient mesh (`jax.set_mesh`); without one, `x` itself."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or all(size == 1 for size in mesh.shape.values()):
+        return x
+    return jax.lax.with_sharding_constraint(x, partition(axes, mesh))
+
+
+def batch_shards(mesh: jax.sharding.Mesh) -> int:
+    """Number of parts the batch axis is split into."""
+    return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+def check_divides(abstract: Any, axes_tree: Any, mesh: jax.sharding.Mesh, fields: str) -> None:
+    """ValueError naming the first weight whose dimension the mesh cannot split evenly.
+
+    abstract: tree of ShapeDtypeStructs; fields: where the user changes it, e.g. `recipe.model or recipe.mesh`.
+    """
+    flat_axes = dict(named_leaves(axes_tree, is_leaf=is_axes))
+    for name, leaf in named_leaves(abstract):
+        for size, axis, part in zip(
+            leaf.shape, flat_axes[name], partition(flat_axes[name], mesh), strict=True
+        ):
+            ways = math.prod(mesh.shape[m] for m in part or ())
+            if size % ways:
+                raise ValueError(
+                    f"{name}: its {axis}={size} does not divide by {'*'.join(part)}={ways}; change {fields}"
+                )
+
+
+def left_replicated(tree: Any, mesh: jax.sharding.Mesh, limit_bytes: int = 2**20) -> list[str]:
+    """What large arrays of `tree` leave whole over a mesh axis that they could use: a line each, none if all is well.
+
+    tree: leaves with `shape`, `dtype` and `sharding` (arrays, or ShapeDtypeStructs with shardings). An array is large if
+    one device holds more than `limit_bytes` of it; it could use an axis if some dimension still divides by it. The
+    replica axis is exempt: copies are its purpose.
+    """
+    found = []
+    for name, leaf in named_leaves(tree):
+        shard_shape = leaf.sharding.shard_shape(leaf.shape)
+        size = math.prod(shard_shape) * leaf.dtype.itemsize
+        if size <= limit_bytes:
+            continue
+        for number, axis in enumerate(mesh.axis_names):
+            ways = mesh.shape[axis]
+            could = axis != "replica" and ways > 1 and any(d % ways == 0 for d in shard_shape)
+            if could and not _splits(leaf, mesh, number):
+                found.append(
+                    f"{name} {leaf.shape}: {size / 2**20:.1f} MiB a device, whole over {axis}={ways}"
+                )
+    return found
+
+
+def _splits(leaf: Any, mesh: jax.sharding.Mesh, axis_number: int) -> bool:
+    """Whether neighbours along the mesh axis hold different parts of `leaf`, whoever made its sharding."""
+    index = leaf.sharding.devices_indices_map(leaf.shape)
+    along = mesh.devices.swapaxes(0, axis_number).reshape(mesh.devices.shape[axis_number], -1)
+    return index[along[0, 0]] != index[along[1, 0]]

@@ -1,0 +1,77 @@
+"""The state of a training run on devices: made, sharded, and described without a device.
+
+What else a run needs to go on (rows consumed, recipe) is host data and travels beside it in a checkpoint.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from codejax.model.transformer import Transformer
+from codejax.parallel import rules
+from codejax.train.optimizer import state_axes
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "opt_state", "key"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class TrainState:
+    """step: int32 updates tried; params: float32 masters; opt_state: optax's; key: uint32 data of the random key."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    key: jax.Array
+
+
+def fresh(model: Transformer, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step, a pure function of the seed."""
+    init_key, step_key = jax.random.split(jax.random.key(seed))
+    params = model.init(init_key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        key=jax.random.key_data(step_key),
+    )
+
+
+def abstract_state(
+    model: Transformer, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> TrainState:
+    """Shapes, dtypes and shardings of the state on `mesh`: what restores a checkpoint and what compiles a step."""
+    shapes = jax.eval_shape(lambda: fresh(model, optimizer, 0))
+    axes = TrainState(
+        step=(),  # type: ignore[arg-type]
+        params=model.axes(),
+        opt_state=state_axes(optimizer, shapes.params, model.axes()),
+        key=(None,),  # type: ignore[arg-type]
+    )
+    rules.check_divides(shapes.params, axes.params, mesh, "recipe.model or recipe.mesh")
+    return jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
+        shapes,
+        rules.shardings(axes, mesh),
+    )
+
+
+def create(
+    model: Transformer,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    seed: int,
+) -> TrainState:
+    """The fresh state, made where it lives: no device ever holds more than its shards."""
+    shardings = jax.tree.map(lambda s: s.sharding, abstract_state(model, optimizer, mesh))
+    with jax.set_mesh(mesh):
+        return jax.jit(lambda: fresh(model, optimizer, seed), out_shardings=shardings)()
