@@ -1,8 +1,9 @@
-"""What one training step eats: rows of tokens that know their segments, positions and loss weights.
+"""What one training step eats: rows of tokens that know their segments, positions and weights.
 
-`Batch` is a pytree of equally shaped arrays, numpy on the host and `jax.Array` on devices. It says nothing about where
-its rows came from: their ids are host metadata and travel beside it, in `HostBatch`, so that no jitted function sees
-(or recompiles for) them and 64-bit ids never meet a 32-bit device.
+`Batch` is a pytree of equally shaped arrays, numpy on the host and `jax.Array` on devices. It says
+nothing about where its rows came from: their ids are host metadata and travel beside it, in
+`HostBatch`, so that no jitted function sees (or recompiles for) them and 64-bit ids never meet a
+32-bit device.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -24,10 +25,11 @@ Array = Any  # np.ndarray on the host, jax.Array on devices, ShapeDtypeStruct wh
 class Batch:
     """B packed rows of L slots.
 
-    A slot's `tokens` entry is what the model reads and its `targets` entry what it must predict there. `segments`
-    counts 1, 2, ... within a row and is 0 on padding; a query sees only its own segment. `positions` restart at 0 in
-    each segment. `weights` multiply the loss of a slot and are 0 on padding. `streams` holds further arrays per token,
-    named by the objective that reads them (advantages, behaviour log-probabilities); pre-training has none.
+    A slot's `tokens` entry is what the model reads and its `targets` entry what it must predict
+    there. `segments` counts 1, 2, ... within a row and is 0 on padding; a query sees only its own
+    segment. `positions` restart at 0 in each segment. `weights` multiply the loss of a slot and are
+    0 on padding. `streams` holds further arrays per token, named by the objective that reads them
+    (advantages, behaviour log-probabilities); pre-training has none.
     """
 
     tokens: Array  # int32 [B, L]
@@ -40,12 +42,13 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HostBatch:
-    """The part of one global batch that a process loads, in numpy, with what the host must remember of it.
+    """The part of one global batch that a process loads, in numpy, and what the host keeps of it.
 
-    `rows` are the global ids of the loaded rows, in the order of the arrays' first dimension; -1 marks a row that only
-    fills the last batch of a single pass. `consumed` is the input state after the whole global batch: the number of
-    global rows taken since row 0. `plain_fallbacks` counts the fill-in-the-middle pieces that start in these rows and
-    stayed plain because no drawn split fitted its reservation.
+    `rows` are the global ids of the loaded rows, in the order of the arrays' first dimension; -1
+    marks a row that only fills the last batch of a single pass. `consumed` is the input state after
+    the whole global batch: the number of global rows taken since row 0. `plain_fallbacks` counts
+    the fill-in-the-middle pieces that start in these rows and stayed plain because no drawn split
+    fitted its reservation.
     """
 
     batch: Batch
