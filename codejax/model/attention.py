@@ -1,6 +1,8 @@
-"""Grouped-query self-attention: projections, rotary positions, optional QK-norm; the kernels are in `attention_kernels`.
+"""Grouped-query self-attention: projections, rotary positions, optional QK-norm; the kernels are in
+`attention_kernels`.
 
-In: the residual stream [B, L, D] with segment ids and positions. Out: its update [B, L, D]. Keeps no cache.
+In: the residual stream [B, L, D] with segment ids and positions. Out: its update [B, L, D]. Keeps
+no cache.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -23,7 +25,8 @@ from codejax.recipe import spec
 class Attention:
     """A self-attention mixer.
 
-    num_kv_heads: heads of keys and values, each shared by num_heads / num_kv_heads query heads (default: num_heads).
+    num_kv_heads: heads of keys and values, each shared by num_heads / num_kv_heads query heads
+    (default: num_heads).
     head_dim: size of a head (default: width / num_heads).
     rope: rotary position embedding, or None for none.
     window: each token sees this many tokens, itself included (None: all before it).
@@ -31,7 +34,8 @@ class Attention:
     bias, out_bias: biases on query, key and value, and on the output.
     softcap: scores become softcap * tanh(scores / softcap).
     scale: factor on the scores (default: head_dim**-0.5).
-    implementation: the kernel; "auto" takes the fastest that the platform and the fields above allow.
+    implementation: the kernel; "auto" takes the fastest that the platform and the fields above
+    allow.
     """
 
     num_heads: int

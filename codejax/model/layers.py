@@ -1,7 +1,8 @@
 """Norms and feed-forward layers, and how a weight is declared and applied.
 
-Specs (`RMSNorm`, `GatedMLP`, ...) are what recipes hold; each builds its Linen module. A weight is declared once, with its
-shape, logical axes and initializer; sharding, counting and name tables derive from that.
+Specs (`RMSNorm`, `GatedMLP`, ...) are what recipes hold; each builds its Linen module. A weight is
+declared once, with its shape, logical axes and initializer; sharding, counting and name tables
+derive from that.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -47,8 +48,9 @@ def declare(
 def project(x: jax.Array, weight: jax.Array, num_in: int = 1, *, fold: bool = False) -> jax.Array:
     """Contract the last `num_in` axes of x [B, L, ...] with the first of `weight`, in x's dtype.
 
-    fold: merge batch and length first. XLA:CPU then takes its fast matrix product in the backward pass too, where a
-    contraction over two axes misses it; TPU and GPU keep the three-dimensional form, which shards freely.
+    fold: merge batch and length first. XLA:CPU then takes its fast matrix product in the backward
+    pass too, where a contraction over two axes misses it; TPU and GPU keep the three-dimensional
+    form, which shards freely.
     """
     weight = weight.astype(x.dtype)
     lead, tail = x.shape[:-num_in], weight.shape[num_in:]
@@ -63,7 +65,9 @@ def project(x: jax.Array, weight: jax.Array, num_in: int = 1, *, fold: bool = Fa
 
 @spec
 class RMSNorm:
-    """x / rms(x) * scale, in float32 (Zhang & Sennrich 2019). zero_centered: scale is 1 + weight (Gemma)."""
+    """x / rms(x) * scale, in float32 (Zhang & Sennrich 2019). zero_centered: scale is 1 + weight
+    (Gemma).
+    """
 
     eps: float = 1e-6
     zero_centered: bool = False

@@ -1,8 +1,10 @@
-"""The decoder transformer: embedding, a repeating pattern of (mixer, ffn) blocks, final norm, output head.
+"""The decoder transformer: embedding, a repeating pattern of (mixer, ffn) blocks, final norm,
+output head.
 
-In: a `Batch`'s tokens, segments and positions. Out: hidden states [B, L, D], and float32 logits where they are asked for.
-Layers at one position of the pattern are stacked and scanned, so compile time does not grow with depth. The module is used
-functionally: parameters are a plain nested dict, made by `init` and passed to every call. It computes no loss.
+In: a `Batch`'s tokens, segments and positions. Out: hidden states [B, L, D], and float32 logits
+where they are asked for. Layers at one position of the pattern are stacked and scanned, so compile
+time does not grow with depth. The module is used functionally: parameters are a plain nested dict,
+made by `init` and passed to every call. It computes no loss.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -20,7 +22,7 @@ from jax.ad_checkpoint import checkpoint_name
 from codejax.data.batch import Batch
 from codejax.model.attention import Attention
 from codejax.model.layers import MLP, GatedMLP, LayerNorm, RMSNorm, declare, normal
-from codejax.parallel.rules import Axes, constrain, is_axes
+from codejax.parallel.rules import Axes, constrain
 from codejax.recipe import spec
 
 STREAM: Axes = ("batch", "length", "embed")
@@ -31,15 +33,17 @@ Params = dict[str, Any]
 class Model:
     """A decoder transformer.
 
-    mixers, ffns: the repeating pattern; layer i has mixers[i % len(mixers)] and ffns[i % len(ffns)]. The pattern's
-        period (their least common multiple) must divide num_layers.
+    mixers, ffns: the repeating pattern; layer i has mixers[i % len(mixers)] and ffns[i %
+        len(ffns)]. The pattern's period (their least common multiple) must divide num_layers.
     tied_embeddings: the output head is the embedding table.
     embed_scale: embeddings are multiplied by sqrt(width) (Gemma).
     logits_softcap: logits become softcap * tanh(logits / softcap).
     dtype: of activations and of the weights that multiply them; stored weights are float32.
-    remat: what the backward pass recomputes: none, full (all but the stream between blocks), dots (all but matrix
-        products with weights), offload (as full, with the stream kept in host memory).
-    scan: one compiled body for all repeats of the pattern; False unrolls them (faster on a CPU, slower to compile).
+    remat: what the backward pass recomputes: none, full (all but the stream between blocks), dots
+        (all but matrix products with weights), offload (as full, with the stream kept in host
+        memory).
+    scan: one compiled body for all repeats of the pattern; False unrolls them (faster on a CPU,
+    slower to compile).
     """
 
     vocab_size: int
@@ -60,7 +64,7 @@ class Model:
             raise ValueError("mixers and ffns name at least one block each")
         if self.num_layers < 1 or self.num_layers % self.period:
             raise ValueError(
-                f"num_layers={self.num_layers} is not a multiple of the pattern of {self.period} blocks"
+                f"num_layers={self.num_layers} is not a multiple of the pattern's {self.period} blocks"
             )
         for mixer in self.mixers:
             mixer.head_size(self.width)
@@ -77,7 +81,9 @@ class Model:
 
 
 class Transformer:
-    """A `Model` bound to a platform ("cpu", "gpu" or "tpu"): pure functions of parameters and a batch."""
+    """A `Model` bound to a platform ("cpu", "gpu" or "tpu"): pure functions of parameters and a
+    batch.
+    """
 
     def __init__(self, model: Model, platform: str):
         self.spec = model

@@ -1,7 +1,8 @@
 """What an objective returns, and the chunked softmax cross-entropy that all of them share.
 
-An objective is a pure function `(model, params, batch, key) -> Loss`. The step divides the sum by the *global* weight, so
-packing, accumulation and the number of hosts change the result by rounding only.
+An objective is a pure function `(model, params, batch, key) -> Loss`. The step divides the sum by
+the *global* weight, so packing, accumulation and the number of hosts change the result by rounding
+only.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -24,7 +25,8 @@ from codejax.data.batch import Batch
 class Loss:
     """A loss as sums over tokens.
 
-    sum: what is minimised, times weight. weight: its normaliser. metrics: further sums, normalised like the loss.
+    sum: what is minimised, times weight. weight: its normaliser. metrics: further sums, normalised
+    like the loss.
     """
 
     sum: jax.Array
@@ -50,7 +52,9 @@ Unembed = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def token_losses(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy in nats and log-normaliser of every token: logits [..., V] float32, targets [...] -> [...], [...]."""
+    """Cross-entropy in nats and log-normaliser of every token: logits [..., V] float32, targets
+    [...] -> [...], [...].
+    """
     log_z = jax.nn.logsumexp(logits, axis=-1)
     picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return log_z - picked, log_z
@@ -66,11 +70,13 @@ def cross_entropy(
     chunk: int,
     z_loss: float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Weighted sum over all tokens of cross-entropy + z_loss * log(Z)^2, in nats, and its two parts as plain values.
+    """Weighted sum over all tokens of cross-entropy + z_loss * log(Z)^2, in nats, and its two parts
+    as plain values.
 
-    Logits exist for `chunk` positions of the length at a time, forward and backward: no [B, L, V] tensor is ever held.
-    The gradient with respect to head and hidden is computed in the same sweep as the value (three products with the head
-    instead of four); weights and the parts get none. z_loss: coefficient of log(Z)^2 (PaLM, arXiv 2204.02311, section 5).
+    Logits exist for `chunk` positions of the length at a time, forward and backward: no [B, L, V]
+    tensor is ever held. The gradient with respect to head and hidden is computed in the same sweep
+    as the value (three products with the head instead of four); weights and the parts get none.
+    z_loss: coefficient of log(Z)^2 (PaLM, arXiv 2204.02311, section 5).
     """
     length = hidden_BLD.shape[1]
     if length % chunk:

@@ -1,4 +1,6 @@
-"""Next-token prediction: the objective of pre-training, of fill-in-the-middle (a document transform) and of SFT (weights)."""
+"""Next-token prediction: the objective of pre-training, of fill-in-the-middle (a document
+transform) and of SFT (weights).
+"""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from codejax.recipe import spec
 class NextToken:
     """Cross-entropy of each target, weighted by the batch.
 
-    z_loss: coefficient of log(Z)^2. chunk: positions of the row whose logits are held at a time; it divides the row.
+    z_loss: coefficient of log(Z)^2. chunk: positions of the row whose logits are held at a time; it
+    divides the row.
     """
 
     z_loss: float = 0.0

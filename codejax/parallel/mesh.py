@@ -1,7 +1,8 @@
 """The device mesh: how many ways a run is replicated, fully sharded and tensor-parallel.
 
-In: a `Mesh` spec and a list of devices (real, emulated, or those of a compile-only topology). Out: a `jax.sharding.Mesh`
-with Auto axes. What lies where on it is decided by `codejax.parallel.rules` alone.
+In: a `Mesh` spec and a list of devices (real, emulated, or those of a compile-only topology). Out:
+a `jax.sharding.Mesh` with Auto axes. What lies where on it is decided by `codejax.parallel.rules`
+alone.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -24,7 +25,8 @@ class Mesh:
     """Sizes of the mesh axes; one of them may be -1 and takes the devices that the others leave.
 
     replica: copies of the whole model (data parallelism; the slow network goes here).
-    fsdp: ways in which parameters, gradients and optimizer state are sharded, and the batch with them.
+    fsdp: ways in which parameters, gradients and optimizer state are sharded, and the batch with
+    them.
     tensor: ways in which heads, hidden units and vocabulary are split.
     """
 
@@ -36,7 +38,7 @@ class Mesh:
         sizes = [getattr(self, axis) for axis in AXES]
         if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
             raise ValueError(
-                f"mesh {describe(sizes)}: sizes are at least 1, and at most one of them is -1 (the rest)"
+                f"mesh {describe(sizes)}: sizes are at least 1, and at most one is -1 (the rest)"
             )
 
 
@@ -46,7 +48,9 @@ def describe(sizes: Sequence[int]) -> str:
 
 
 def resolve(mesh: Mesh, num_devices: int) -> tuple[int, ...]:
-    """Axis sizes, in the order of `AXES`, that use exactly `num_devices`; ValueError where there are none."""
+    """Axis sizes, in the order of `AXES`, that use exactly `num_devices`; ValueError where there
+    are none.
+    """
     mesh.check()
     sizes = [getattr(mesh, axis) for axis in AXES]
     fixed = 1
@@ -57,14 +61,16 @@ def resolve(mesh: Mesh, num_devices: int) -> tuple[int, ...]:
         fixed *= max(num_devices // fixed, 1)
     if fixed != num_devices:
         raise ValueError(
-            f"mesh {describe([getattr(mesh, a) for a in AXES])} needs {fixed} devices or a divisor of what there is, "
-            f"but there are {num_devices}; change recipe.mesh so that replica*fsdp*tensor={num_devices}"
+            f"mesh {describe([getattr(mesh, a) for a in AXES])} does not fit {num_devices} devices; "
+            f"change recipe.mesh so that {'*'.join(AXES)}={num_devices}"
         )
     return tuple(sizes)
 
 
 def make_mesh(mesh: Mesh, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
-    """Lay `devices` (default: all) out as the mesh, neighbours in the interconnect along the last axes."""
+    """Lay `devices` (default: all) out as the mesh, neighbours in the interconnect along the last
+    axes.
+    """
     devices = jax.devices() if devices is None else devices
     sizes = resolve(mesh, len(devices))
     grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)

@@ -1,8 +1,8 @@
 """The only sharding table: logical axes of weights and activations -> axes of the mesh.
 
-Modules name the axes of what they declare (`"embed"`, `"heads"`, ...); this file alone says where these lie. A mesh axis
-is used once per tensor, by the first dimension that asks for it, so one table serves weights (`embed` over fsdp) and
-activations (`batch` takes fsdp, `embed` stays whole).
+Modules name the axes of what they declare (`"embed"`, `"heads"`, ...); this file alone says where
+these lie. A mesh axis is used once per tensor, by the first dimension that asks for it, so one
+table serves weights (`embed` over fsdp) and activations (`batch` takes fsdp, `embed` stays whole).
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -65,7 +65,9 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def constrain(x: jax.Array, axes: Axes) -> jax.Array:
-    """Pin an activation to the table under the ambient mesh (`jax.set_mesh`); without one, `x` itself."""
+    """Pin an activation to the table under the ambient mesh (`jax.set_mesh`); without one, `x`
+    itself.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or all(size == 1 for size in mesh.shape.values()):
         return x
@@ -80,7 +82,8 @@ def batch_shards(mesh: jax.sharding.Mesh) -> int:
 def check_divides(abstract: Any, axes_tree: Any, mesh: jax.sharding.Mesh, fields: str) -> None:
     """ValueError naming the first weight whose dimension the mesh cannot split evenly.
 
-    abstract: tree of ShapeDtypeStructs; fields: where the user changes it, e.g. `recipe.model or recipe.mesh`.
+    abstract: tree of ShapeDtypeStructs; fields: where the user changes it, e.g. `recipe.model or
+    recipe.mesh`.
     """
     flat_axes = dict(named_leaves(axes_tree, is_leaf=is_axes))
     for name, leaf in named_leaves(abstract):
@@ -90,15 +93,18 @@ def check_divides(abstract: Any, axes_tree: Any, mesh: jax.sharding.Mesh, fields
             ways = math.prod(mesh.shape[m] for m in part or ())
             if size % ways:
                 raise ValueError(
-                    f"{name}: its {axis}={size} does not divide by {'*'.join(part)}={ways}; change {fields}"
+                    f"{name}: its {axis}={size} does not divide by {'*'.join(part)}={ways}; "
+                    f"change {fields}"
                 )
 
 
 def left_replicated(tree: Any, mesh: jax.sharding.Mesh, limit_bytes: int = 2**20) -> list[str]:
-    """What large arrays of `tree` leave whole over a mesh axis that they could use: a line each, none if all is well.
+    """What large arrays of `tree` leave whole over a mesh axis that they could use: a line each,
+    none if all is well.
 
-    tree: leaves with `shape`, `dtype` and `sharding` (arrays, or ShapeDtypeStructs with shardings). An array is large if
-    one device holds more than `limit_bytes` of it; it could use an axis if some dimension still divides by it. The
+    tree: leaves with `shape`, `dtype` and `sharding` (arrays, or ShapeDtypeStructs with shardings).
+    An array is large if one device holds more than `limit_bytes` of it; it could use an axis if
+    some dimension still divides by it. The
     replica axis is exempt: copies are its purpose.
     """
     found = []
@@ -111,14 +117,17 @@ def left_replicated(tree: Any, mesh: jax.sharding.Mesh, limit_bytes: int = 2**20
             ways = mesh.shape[axis]
             could = axis != "replica" and ways > 1 and any(d % ways == 0 for d in shard_shape)
             if could and not _splits(leaf, mesh, number):
+                mib = size / 2**20
                 found.append(
-                    f"{name} {leaf.shape}: {size / 2**20:.1f} MiB a device, whole over {axis}={ways}"
+                    f"{name} {leaf.shape}: {mib:.1f} MiB a device, whole over {axis}={ways}"
                 )
     return found
 
 
 def _splits(leaf: Any, mesh: jax.sharding.Mesh, axis_number: int) -> bool:
-    """Whether neighbours along the mesh axis hold different parts of `leaf`, whoever made its sharding."""
+    """Whether neighbours along the mesh axis hold different parts of `leaf`, whoever made its
+    sharding.
+    """
     index = leaf.sharding.devices_indices_map(leaf.shape)
     along = mesh.devices.swapaxes(0, axis_number).reshape(mesh.devices.shape[axis_number], -1)
     return index[along[0, 0]] != index[along[1, 0]]

@@ -1,6 +1,7 @@
 """The state of a training run on devices: made, sharded, and described without a device.
 
-What else a run needs to go on (rows consumed, recipe) is host data and travels beside it in a checkpoint.
+What else a run needs to go on (rows consumed, recipe) is host data and travels beside it in a
+checkpoint.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -26,7 +27,9 @@ from codejax.train.optimizer import state_axes
 )
 @dataclass(frozen=True)
 class TrainState:
-    """step: int32 updates tried; params: float32 masters; opt_state: optax's; key: uint32 data of the random key."""
+    """step: int32 updates tried; params: float32 masters; opt_state: optax's; key: uint32 data of
+    the random key.
+    """
 
     step: jax.Array
     params: Any
@@ -49,7 +52,9 @@ def fresh(model: Transformer, optimizer: optax.GradientTransformation, seed: int
 def abstract_state(
     model: Transformer, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
 ) -> TrainState:
-    """Shapes, dtypes and shardings of the state on `mesh`: what restores a checkpoint and what compiles a step."""
+    """Shapes, dtypes and shardings of the state on `mesh`: what restores a checkpoint and what
+    compiles a step.
+    """
     shapes = jax.eval_shape(lambda: fresh(model, optimizer, 0))
     axes = TrainState(
         step=(),  # type: ignore[arg-type]

@@ -1,7 +1,9 @@
-"""One training step for every objective: gradients accumulated over microbatches, one update, its metrics.
+"""One training step for every objective: gradients accumulated over microbatches, one update, its
+metrics.
 
-In: a `TrainState` and a `Batch` on the mesh. Out: the next state and scalars. Loss and gradients are sums over tokens
-divided by the *global* weight, so accumulation, packing and the number of hosts change them by rounding only.
+In: a `TrainState` and a `Batch` on the mesh. Out: the next state and scalars. Loss and gradients
+are sums over tokens divided by the *global* weight, so accumulation, packing and the number of
+hosts change them by rounding only.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -31,10 +33,11 @@ def make_step(
     num_microbatches: int = 1,
     shardings: Any = None,
 ) -> Step:
-    """The pure step function. shardings: those of the parameters, which gradients keep; None on one device.
+    """The pure step function. shardings: those of the parameters, which gradients keep; None on one
+    device.
 
-    A step whose loss or gradient norm is not finite leaves parameters and optimizer untouched and says so in
-    `nonfinite`; what follows from that is the loop's policy.
+    A step whose loss or gradient norm is not finite leaves parameters and optimizer untouched and
+    says so in `nonfinite`; what follows from that is the loop's policy.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -73,7 +76,8 @@ def accumulate(
     num_microbatches: int,
     shardings: Any = None,
 ) -> tuple[Loss, Any]:
-    """Loss sums and summed float32 gradients over `num_microbatches` equal parts of the batch, one at a time.
+    """Loss sums and summed float32 gradients over `num_microbatches` equal parts of the batch, one
+    at a time.
 
     Microbatch m takes rows m, M + m, ...: each device keeps its own rows, nothing moves.
     """
@@ -108,9 +112,11 @@ def _split(x: jax.Array, num_microbatches: int) -> jax.Array:
 
 
 def compile_step(step: Step, state: TrainState, batch: Batch, mesh: jax.sharding.Mesh) -> Any:
-    """Compile the step ahead of time for abstract (or real) arguments that carry shardings; the state is donated.
+    """Compile the step ahead of time for abstract (or real) arguments that carry shardings; the
+    state is donated.
 
-    The result is called like the step. On a mesh of compile-only devices it can be inspected but not called.
+    The result is called like the step. On a mesh of compile-only devices it can be inspected but
+    not called.
     """
     shardings = jax.tree.map(lambda x: x.sharding, state)
     with jax.set_mesh(mesh):
