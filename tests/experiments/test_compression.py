@@ -12,7 +12,7 @@ import pytest
 from codejax.experiments import compression
 from codejax.experiments.compression import Compression, measure, xz_size
 
-WORDS = [
+WORDS = ["def", "return", "self", "import", "yield", "lambda", "tree", "node", "value", "index"]
     "def",
     "return",
     "self",
