@@ -1,0 +1,114 @@
+"""Finding recipes: a function in a Python file, named `configs/pretrain.py:quickstart`.
+
+The file is read from disk, or, for a path under `configs/` that is not there, from the recipes that
+ship with codejax. It is run anew by each `load`; recipe files import one another relatively
+(`from .pretrain import dense_1b`).
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+import traceback
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from codejax.recipe.overrides import override
+from codejax.recipe.specs import Recipe, RecipeError, describe_value, is_spec, unknown_name
+
+# Modules of recipe files live under this name and one of their folder; see `record.type_name`.
+RECIPE_PACKAGE = "codejax_recipe_folder_"
+
+
+def load(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that `FILE.py:FUNCTION` returns, overridden, checked and frozen.
+
+    Raises RecipeError for a missing file or function, a function that fails, and for everything
+    that `override` refuses.
+    """
+    path, _, name = source.partition(":")
+    functions = read(path)
+    if name not in functions:
+        missing = f"{path}: name a recipe after a colon (recipes: {', '.join(functions)})"
+        raise RecipeError(unknown_name(path, "recipe", name, functions) if name else missing)
+    try:
+        composed = functions[name]()
+    except Exception as error:
+        raise RecipeError(f"{failure_line(error, path)} (in {name})") from error
+    if not is_spec(composed) or not hasattr(composed, "name") or not hasattr(composed, "run"):
+        found = describe_value(composed)
+        raise RecipeError(f"{source}: wanted a spec with `name` and `run`, found {found}")
+    return override(cast(Recipe, composed), overrides)
+
+
+def list_recipes(path: str | Path) -> list[str]:
+    """The names of the recipes in a file: its public functions that need no argument."""
+    return list(read(str(path)))
+
+
+def read(path: str) -> dict[str, Callable[[], Any]]:
+    """The recipe functions of a file, by name, in the order written."""
+    module = run_file(find(path), path)
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+        and all(p.default is not p.empty for p in inspect.signature(value).parameters.values())
+    }
+
+
+def shipped_files() -> list[Path]:
+    """The recipe files that ship with codejax, in a checkout as in an installed wheel."""
+    package = Path(__file__).parents[1]
+    folders = (package / "configs", package.parent / "configs")
+    folder = next((folder for folder in folders if folder.is_dir()), package)
+    return sorted(folder.glob("[!_]*.py"))
+
+
+def find(path: str) -> Path:
+    """The file on disk, or the shipped one where `configs/NAME.py` is not on disk."""
+    if Path(path).is_file():
+        return Path(path)
+    shipped = {f"configs/{file.name}": file for file in shipped_files()}
+    if Path(path).as_posix() in shipped:
+        return shipped[Path(path).as_posix()]
+    beside = Path(path) if Path(path).is_dir() else Path(path).parent
+    files = [file.as_posix() for file in sorted(beside.glob("[!_]*.py"))] if path else []
+    listing = ", ".join(dict.fromkeys([*files, *shipped])) or "none"
+    raise RecipeError(f"there is no recipe file {path!r} (recipe files: {listing})")
+
+
+def run_file(file: Path, path: str) -> types.ModuleType:
+    """The module a recipe file makes; `path` is how errors name the file."""
+    folder = file.resolve().parent
+    package = RECIPE_PACKAGE + hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+    if package not in sys.modules:
+        parent = types.ModuleType(package)
+        parent.__path__ = [str(folder)]
+        sys.modules[package] = parent
+    module = types.ModuleType(f"{package}.{file.stem}")
+    module.__file__, module.__package__ = str(file), package
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(file.read_bytes(), path, "exec"), module.__dict__)
+    except Exception as error:
+        del sys.modules[module.__name__]
+        raise RecipeError(failure_line(error, path)) from error
+    return module
+
+
+def failure_line(error: Exception, path: str) -> str:
+    """What went wrong in a recipe file, and at which of its lines."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == path]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    place = f"{path}:{line}" if line else path
+    message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    kind = "" if isinstance(error, RecipeError) else f"{type(error).__name__}: "
+    return f"{place}: {kind}{message}"
