@@ -21,6 +21,22 @@ TOLERANCES: dict[str, Tolerance] = {
     "bitwise": Tolerance(
         0.0, "the same program on the same machine and threads: not one bit may differ"
     ),
+    "schedule": Tolerance(3e-7, "float32 arithmetic and cosine, relative to a peak of one"),
+    "optimizer_step": Tolerance(
+        5e-6, "a few float32 updates of order one against float64; Adafactor's roots lose most"
+    ),
+    "muon_step": Tolerance(
+        2e-5, "five Newton-Schulz steps in float32 against float64: each triples small errors"
+    ),
+    "stacked_equals_separate": Tolerance(
+        2e-6, "the same float32 matmuls, batched and alone, may sum in another order"
+    ),
+    "sharded_optimizer": Tolerance(
+        2e-5, "norms and Newton-Schulz products summed over eight devices in another order"
+    ),
+    "drawn_frequency": Tolerance(
+        0.012, "20,000 draws: 3.4 standard deviations of a frequency of one half"
+    ),
 }
 
 
