@@ -37,6 +37,13 @@ TOLERANCES: dict[str, Tolerance] = {
     "drawn_frequency": Tolerance(
         0.012, "20,000 draws: 3.4 standard deviations of a frequency of one half"
     ),
+    "rope": Tolerance(1e-3, "angles of some thousand radians hold four decimals in float32"),
+    "rope_relative": Tolerance(
+        2e-3, "as rope, summed over the 64 coordinates of a score of order ten"
+    ),
+    "rope_frequency": Tolerance(
+        1e-6, "float64 rounded once against float32 throughout, a few units in the last place"
+    ),
 }
 
 
