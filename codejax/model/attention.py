@@ -114,8 +114,9 @@ class SelfAttention(nn.Module):
             implementation=spec.implementation,
             platform=self.platform,
         )
+        axes = ("heads", "head_dim", "embed")
         weight_HKD = declare(
-            self, "out", (H, K, self.width), ("heads", "head_dim", "embed"), normal(H * K)
+            self, "out", (H, K, self.width), axes, normal(H * K), dtype=x_BLD.dtype
         )
         y_BLD = project(mixed_BLHK, weight_HKD, 2, fold=self.fold)
         if spec.out_bias:
@@ -126,13 +127,12 @@ class SelfAttention(nn.Module):
         self, x_BLD: jax.Array, name: str, shape: tuple[int, int], axis: str, bias: bool
     ) -> jax.Array:
         """Project the stream to heads [B, L, *shape]."""
-        weight = declare(
-            self, name, (self.width, *shape), ("embed", axis, "head_dim"), normal(self.width)
-        )
+        axes, init = ("embed", axis, "head_dim"), normal(self.width)
+        weight = declare(self, name, (self.width, *shape), axes, init, dtype=x_BLD.dtype)
         y = project(x_BLD, weight, fold=self.fold)
-        return y + self.bias(f"{name}_bias", shape, (axis, "head_dim"), y) if bias else y
+        return y + self.bias(f"{name}_bias", shape, axes[1:], y) if bias else y
 
     def bias(self, name: str, shape: tuple[int, ...], axes: Axes, like: jax.Array) -> jax.Array:
         """A bias of `shape`, with leading axes and dtype to be added to `like`."""
-        b = declare(self, name, shape, axes, nn.initializers.zeros).astype(like.dtype)
+        b = declare(self, name, shape, axes, nn.initializers.zeros, dtype=like.dtype)
         return b.reshape((1,) * (like.ndim - b.ndim) + b.shape)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from codejax.parallel.rules import Axes, constrain
+from codejax.parallel.rules import Axes, constrain, gather, manual_axes
 from codejax.recipe import spec
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
@@ -40,19 +40,27 @@ def declare(
     shape: tuple[int, ...],
     axes: Axes,
     init: nn.initializers.Initializer,
+    *,
+    dtype: Any = jnp.float32,
 ) -> jax.Array:
-    """A float32 weight of `module` with its logical axes."""
-    return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
+    """A weight of `module` with its logical axes: stored in float32, whole and in `dtype` for use.
+
+    Where the step runs on a device's own part (`rules.manual_axes`), the part is gathered here, in
+    `dtype`: half the bytes on the wire when that is bfloat16.
+    """
+    if manual_axes():
+        return gather(module.get_variable("params", name).astype(dtype), axes)
+    boxed = nn.with_logical_partitioning(init, axes)
+    return module.param(name, boxed, shape, jnp.float32).astype(dtype)
 
 
 def project(x: jax.Array, weight: jax.Array, num_in: int = 1, *, fold: bool = False) -> jax.Array:
-    """Contract the last `num_in` axes of x [B, L, ...] with the first of `weight`, in x's dtype.
+    """Contract the last `num_in` axes of x [B, L, ...] with the first of `weight`.
 
     fold: merge batch and length first. XLA:CPU then takes its fast matrix product in the backward
     pass too, where a contraction over two axes misses it; TPU and GPU keep the three-dimensional
     form, which shards freely.
     """
-    weight = weight.astype(x.dtype)
     lead, tail = x.shape[:-num_in], weight.shape[num_in:]
     if not fold:
         return jax.lax.dot_general(
@@ -175,12 +183,12 @@ class FeedForward(nn.Module):
     def linear(self, x: jax.Array, name: str, axis_in: str, axis_out: str) -> jax.Array:
         """One projection, with its bias if the spec has them."""
         sizes = {"embed": self.width, "mlp": self.spec.hidden}
-        shape = (sizes[axis_in], sizes[axis_out])
-        y = project(
-            x, declare(self, name, shape, (axis_in, axis_out), normal(shape[0])), fold=self.fold
-        )
+        shape, init = (sizes[axis_in], sizes[axis_out]), normal(sizes[axis_in])
+        weight = declare(self, name, shape, (axis_in, axis_out), init, dtype=x.dtype)
+        y = project(x, weight, fold=self.fold)
         if self.spec.bias:
             axis = "norm" if axis_out == "embed" else axis_out
-            bias = declare(self, f"{name}_bias", shape[1:], (axis,), nn.initializers.zeros)
-            y = y + bias.astype(y.dtype)[None, None, :]
+            zeros = nn.initializers.zeros
+            bias = declare(self, f"{name}_bias", shape[1:], (axis,), zeros, dtype=y.dtype)
+            y = y + bias[None, None, :]
         return y

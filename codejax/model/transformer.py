@@ -22,10 +22,12 @@ from jax.ad_checkpoint import checkpoint_name
 from codejax.data.batch import Batch
 from codejax.model.attention import Attention
 from codejax.model.layers import MLP, GatedMLP, LayerNorm, RMSNorm, declare, normal
-from codejax.parallel.rules import Axes, constrain
+from codejax.parallel.rules import Axes, constrain, gather
 from codejax.recipe import spec
 
 STREAM: Axes = ("batch", "length", "embed")
+TABLE: Axes = ("vocab", "embed")
+KERNEL: Axes = ("embed", "vocab")
 Params = dict[str, Any]
 
 
@@ -64,7 +66,8 @@ class Model:
             raise ValueError("mixers and ffns name at least one block each")
         if self.num_layers < 1 or self.num_layers % self.period:
             raise ValueError(
-                f"num_layers={self.num_layers} is not a multiple of the pattern's {self.period} blocks"
+                f"num_layers={self.num_layers} is not a multiple of the pattern's length "
+                f"{self.period}"
             )
         for mixer in self.mixers:
             mixer.head_size(self.width)
@@ -110,8 +113,10 @@ class Transformer:
         )
 
     def head(self, params: Params) -> jax.Array:
-        """The output matrix [V, D] or [D, V] that `unembed` takes."""
-        return params["embed"]["table"] if self.spec.tied_embeddings else params["head"]["kernel"]
+        """The output matrix [V, D] or [D, V] that `unembed` takes, in the compute dtype."""
+        if self.spec.tied_embeddings:
+            return gather(params["embed"]["table"].astype(self.spec.dtype), TABLE)
+        return gather(params["head"]["kernel"].astype(self.spec.dtype), KERNEL)
 
     def unembed(self, head: jax.Array, hidden: jax.Array) -> jax.Array:
         """Float32 logits [..., V] of hidden states [..., D]."""
@@ -119,7 +124,7 @@ class Transformer:
         out_axis = 1 if spec.tied_embeddings else 0
         logits = jax.lax.dot_general(
             hidden,
-            head.astype(hidden.dtype),
+            head,
             (((hidden.ndim - 1,), (out_axis,)), ((), ())),
             preferred_element_type=jnp.float32,
         )
@@ -156,7 +161,7 @@ class _Decoder(nn.Module):
         )
         x_BLD, _ = stack(spec, self.platform, name="blocks")(x_BLD, segments_BL, positions_BL)
         x_BLD = spec.norm.build(spec.width).copy(name="final_norm")(x_BLD)
-        if not spec.tied_embeddings:
+        if self.is_initializing() and not spec.tied_embeddings:
             _Head(spec, name="head")()
         return constrain(x_BLD, STREAM)
 
@@ -169,8 +174,10 @@ class _Embedding(nn.Module):
         shape = (self.spec.vocab_size, self.spec.width)
         init = nn.initializers.normal(1.0 if self.spec.embed_scale else 0.02)
         init = normal(self.spec.width) if self.spec.tied_embeddings else init
-        table_VD = declare(self, "table", shape, ("vocab", "embed"), init)
-        x_BLD = constrain(table_VD.astype(self.spec.dtype)[tokens_BL], STREAM)
+        table_VD = declare(self, "table", shape, TABLE, init, dtype=self.spec.dtype)
+        # Whole over fsdp before the look-up: the partitioner cannot move a looked-up stream.
+        table_VD = constrain(table_VD, ("vocab", None))
+        x_BLD = constrain(table_VD[tokens_BL], STREAM)
         return x_BLD * self.spec.width**0.5 if self.spec.embed_scale else x_BLD
 
 
@@ -181,7 +188,7 @@ class _Head(nn.Module):
     def __call__(self) -> None:
         """Declare the output matrix; the objective applies it chunk by chunk."""
         shape = (self.spec.width, self.spec.vocab_size)
-        declare(self, "kernel", shape, ("embed", "vocab"), normal(self.spec.width))
+        declare(self, "kernel", shape, KERNEL, normal(self.spec.width))
 
 
 class _Block(nn.Module):

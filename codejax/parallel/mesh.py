@@ -61,8 +61,8 @@ def resolve(mesh: Mesh, num_devices: int) -> tuple[int, ...]:
         fixed *= max(num_devices // fixed, 1)
     if fixed != num_devices:
         raise ValueError(
-            f"mesh {describe([getattr(mesh, a) for a in AXES])} does not fit {num_devices} devices; "
-            f"change recipe.mesh so that {'*'.join(AXES)}={num_devices}"
+            f"mesh {describe([getattr(mesh, axis) for axis in AXES])} does not fit {num_devices} "
+            f"devices; change recipe.mesh so that {'*'.join(AXES)}={num_devices}"
         )
     return tuple(sizes)
 

@@ -9,11 +9,13 @@ table serves weights (`embed` over fsdp) and activations (`batch` takes fsdp, `e
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from codejax.parallel.mesh import AXES
 from codejax.trees import named_leaves
 
 Axes = tuple[str | None, ...]
@@ -32,16 +34,22 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 
 
-def partition(axes: Axes, mesh: Any) -> PartitionSpec:
-    """PartitionSpec of a tensor with these logical axes on `mesh` (concrete or abstract)."""
+def split_over(axes: Axes, mesh: Any) -> list[tuple[str, ...]]:
+    """The mesh axes over which each dimension of a tensor with these logical axes is split."""
     used: set[str] = set()
-    parts: list[tuple[str, ...] | None] = []
+    parts: list[tuple[str, ...]] = []
     for axis in axes:
         wanted = () if axis is None else RULES[axis]
         free = tuple(m for m in wanted if m not in used and mesh.shape.get(m, 1) > 1)
         used.update(free)
-        parts.append(free or None)
-    return PartitionSpec(*parts)
+        parts.append(free)
+    return parts
+
+
+def partition(axes: Axes, mesh: Any, among: Collection[str] = AXES) -> PartitionSpec:
+    """PartitionSpec of a tensor with these logical axes on `mesh`, naming the mesh axes `among`."""
+    parts = (tuple(m for m in part if m in among) for part in split_over(axes, mesh))
+    return PartitionSpec(*(part or None for part in parts))
 
 
 def sharding(axes: Axes, mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -69,9 +77,30 @@ def constrain(x: jax.Array, axes: Axes) -> jax.Array:
     itself.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or all(size == 1 for size in mesh.shape.values()):
+    automatic = set(mesh.axis_names) - manual_axes()
+    if mesh.empty or all(mesh.shape[axis] == 1 for axis in automatic):
         return x
-    return jax.lax.with_sharding_constraint(x, partition(axes, mesh))
+    return jax.lax.with_sharding_constraint(x, partition(axes, mesh, automatic))
+
+
+def manual_axes() -> set[str]:
+    """Mesh axes over which the code being traced sees its own part alone (inside `shard_map`)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    types = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {name for name, kind in types if kind == AxisType.Manual}
+
+
+def gather(weight: jax.Array, axes: Axes) -> jax.Array:
+    """The whole of a weight of which this device holds its part over the manual axes.
+
+    The gradient of a gather is a scatter of sums: each device ends with its own part, summed over
+    all; the partitioner left to itself sums everything everywhere and then cuts.
+    """
+    manual = manual_axes()
+    for dim, part in enumerate(split_over(axes, jax.sharding.get_abstract_mesh())):
+        for mesh_axis in reversed([axis for axis in part if axis in manual]):
+            weight = jax.lax.all_gather(weight, mesh_axis, axis=dim, tiled=True)
+    return weight
 
 
 def batch_shards(mesh: jax.sharding.Mesh) -> int:
@@ -85,12 +114,12 @@ def check_divides(abstract: Any, axes_tree: Any, mesh: jax.sharding.Mesh, fields
     abstract: tree of ShapeDtypeStructs; fields: where the user changes it, e.g. `recipe.model or
     recipe.mesh`.
     """
-    flat_axes = dict(named_leaves(axes_tree, is_leaf=is_axes))
-    for name, leaf in named_leaves(abstract):
+    flat_axes = named_leaves(axes_tree, is_leaf=is_axes)
+    for name, leaf in named_leaves(abstract).items():
         for size, axis, part in zip(
-            leaf.shape, flat_axes[name], partition(flat_axes[name], mesh), strict=True
+            leaf.shape, flat_axes[name], split_over(flat_axes[name], mesh), strict=True
         ):
-            ways = math.prod(mesh.shape[m] for m in part or ())
+            ways = math.prod(mesh.shape[m] for m in part)
             if size % ways:
                 raise ValueError(
                     f"{name}: its {axis}={size} does not divide by {'*'.join(part)}={ways}; "
@@ -108,7 +137,7 @@ def left_replicated(tree: Any, mesh: jax.sharding.Mesh, limit_bytes: int = 2**20
     replica axis is exempt: copies are its purpose.
     """
     found = []
-    for name, leaf in named_leaves(tree):
+    for name, leaf in named_leaves(tree).items():
         shard_shape = leaf.sharding.shard_shape(leaf.shape)
         size = math.prod(shard_shape) * leaf.dtype.itemsize
         if size <= limit_bytes:

@@ -55,18 +55,18 @@ def abstract_state(
     """Shapes, dtypes and shardings of the state on `mesh`: what restores a checkpoint and what
     compiles a step.
     """
-    shapes = jax.eval_shape(lambda: fresh(model, optimizer, 0))
-    axes = TrainState(
-        step=(),  # type: ignore[arg-type]
-        params=model.axes(),
-        opt_state=state_axes(optimizer, shapes.params, model.axes()),
-        key=(None,),  # type: ignore[arg-type]
-    )
-    rules.check_divides(shapes.params, axes.params, mesh, "recipe.model or recipe.mesh")
-    return jax.tree.map(
-        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
-        shapes,
-        rules.shardings(axes, mesh),
+    params, axes = model.abstract(), model.axes()
+    rules.check_divides(params, axes, mesh, "recipe.model or recipe.mesh")
+
+    def placed(shape: Any, names: rules.Axes) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=rules.sharding(names, mesh))
+
+    rest = jax.eval_shape(lambda: fresh(model, optimizer, 0))
+    return TrainState(
+        step=placed(rest.step, ()),  # type: ignore[arg-type]
+        params=jax.tree.map(placed, params, axes),
+        opt_state=jax.tree.map(placed, rest.opt_state, state_axes(optimizer, params, axes=axes)),
+        key=placed(rest.key, (None,)),  # type: ignore[arg-type]
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
 from codejax.data.batch import Batch
 from codejax.objectives.loss import Loss, Objective
@@ -23,6 +24,7 @@ from codejax.parallel import rules
 from codejax.train.state import TrainState
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+TotalLoss = Callable[[Any, Batch, jax.Array], tuple[jax.Array, Loss]]
 
 
 def make_step(
@@ -31,20 +33,18 @@ def make_step(
     optimizer: optax.GradientTransformation,
     *,
     num_microbatches: int = 1,
-    shardings: Any = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Step:
-    """The pure step function. shardings: those of the parameters, which gradients keep; None on one
-    device.
+    """The pure step function. mesh: what state and batch are sharded over (None: one device).
 
     A step whose loss or gradient norm is not finite leaves parameters and optimizer untouched and
     says so in `nonfinite`; what follows from that is the loop's policy.
     """
+    total = sharded_loss(model, objective, mesh)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        loss, gradients = accumulate(
-            model, objective, state.params, batch, key, num_microbatches, shardings
-        )
+        loss, gradients = accumulate(total, state.params, batch, key, num_microbatches)
         scale = 1.0 / jnp.where(loss.weight > 0, loss.weight, 1.0)
         gradients = jax.tree.map(lambda g: g * scale, gradients)
         norm = optax.global_norm(gradients)
@@ -67,14 +67,47 @@ def make_step(
     return step
 
 
+def sharded_loss(model: Any, objective: Objective, mesh: jax.sharding.Mesh | None) -> TotalLoss:
+    """`(params, batch, key) -> (loss sum, Loss)` over the whole batch, each device on its own rows.
+
+    Replica and fsdp are manual axes inside: a weight is gathered where it is used, so its gradient
+    leaves as a scatter of sums, and no objective communicates in its own loops. The tensor axis
+    stays with the partitioner.
+    """
+
+    def total(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Loss]:
+        loss = objective(model, params, batch, key)
+        return loss.sum, loss
+
+    if mesh is None or rules.batch_shards(mesh) == 1:
+        return total
+    manual = rules.RULES["batch"]
+
+    def local(params: Any, batch: Batch, key: jax.Array) -> Loss:
+        key = jax.random.fold_in(key, jax.lax.axis_index(manual))
+        return jax.lax.psum(objective(model, params, batch, key), manual)
+
+    parts = jax.tree.map(
+        lambda axes: rules.partition(axes, mesh, manual), model.axes(), is_leaf=rules.is_axes
+    )
+    across = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(parts, PartitionSpec(manual), PartitionSpec()),
+        out_specs=PartitionSpec(),
+        axis_names=set(manual),
+        check_vma=False,
+    )
+
+    def summed(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Loss]:
+        loss = across(params, batch, key)
+        return loss.sum, loss
+
+    return summed
+
+
 def accumulate(
-    model: Any,
-    objective: Objective,
-    params: Any,
-    batch: Batch,
-    key: jax.Array,
-    num_microbatches: int,
-    shardings: Any = None,
+    total: TotalLoss, params: Any, batch: Batch, key: jax.Array, num_microbatches: int
 ) -> tuple[Loss, Any]:
     """Loss sums and summed float32 gradients over `num_microbatches` equal parts of the batch, one
     at a time.
@@ -82,14 +115,8 @@ def accumulate(
     Microbatch m takes rows m, M + m, ...: each device keeps its own rows, nothing moves.
     """
 
-    def total(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, Loss]:
-        loss = objective(model, params, part, key)
-        return loss.sum, loss
-
     def one(part: Batch, key: jax.Array) -> tuple[Loss, Any]:
         (_, loss), gradients = jax.value_and_grad(total, has_aux=True)(params, part, key)
-        if shardings is not None:
-            gradients = jax.lax.with_sharding_constraint(gradients, shardings)
         return loss, gradients
 
     if num_microbatches == 1:
