@@ -11,8 +11,8 @@ import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from codejax.recipe.source import RECIPE_PACKAGE
 from codejax.recipe.specs import (
+    RECIPE_PACKAGE,
     RecipeError,
     children,
     conform,

@@ -2,7 +2,7 @@
 
 The file is read from disk, or, for a path under `configs/` that is not there, from the recipes that
 ship with codejax. It is run anew by each `load`; recipe files import one another relatively
-(`from .pretrain import dense_1b`).
+(`from .pretrain import dense_1b`). The `recipe.json` of a run is a recipe as well.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -18,18 +18,25 @@ from pathlib import Path
 from typing import Any, cast
 
 from codejax.recipe.overrides import override
-from codejax.recipe.specs import Recipe, RecipeError, describe_value, is_spec, unknown_name
-
-# Modules of recipe files live under this name and one of their folder; see `record.type_name`.
-RECIPE_PACKAGE = "codejax_recipe_folder_"
+from codejax.recipe.record import loads
+from codejax.recipe.specs import (
+    RECIPE_PACKAGE,
+    Recipe,
+    RecipeError,
+    describe_value,
+    is_spec,
+    unknown_name,
+)
 
 
 def load(source: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe that `FILE.py:FUNCTION` returns, overridden, checked and frozen.
+    """The recipe that `FILE.py:FUNCTION` returns, or that a JSON file records.
 
-    Raises RecipeError for a missing file or function, a function that fails, and for everything
-    that `override` refuses.
+    It is overridden, checked and frozen. Raises RecipeError for a missing file or function, a
+    function that fails, and for everything that `override` and `loads` refuse.
     """
+    if source.endswith(".json"):
+        return override(read_record(source), overrides)
     path, _, name = source.partition(":")
     functions = read(path)
     if name not in functions:
@@ -43,6 +50,19 @@ def load(source: str, overrides: Sequence[str] = ()) -> Recipe:
         found = describe_value(composed)
         raise RecipeError(f"{source}: wanted a spec with `name` and `run`, found {found}")
     return override(cast(Recipe, composed), overrides)
+
+
+def read_record(path: str) -> Recipe:
+    """The recipe that `dumps` wrote to a file, in a bucket too."""
+    from etils import epath
+
+    file = epath.Path(path)
+    if not file.is_file():
+        raise RecipeError(f"there is no recorded recipe {path!r}")
+    try:
+        return loads(file.read_text())
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
 
 
 def list_recipes(path: str | Path) -> list[str]:

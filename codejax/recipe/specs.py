@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SCALARS = (bool, int, float, str)
+# Modules of recipe files carry this name and one of their folder; no other process knows them.
+RECIPE_PACKAGE = "codejax_recipe_folder_"
 
 
 class RecipeError(ValueError):

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from codejax.recipe import RecipeError, list_recipes, load
+from codejax.recipe import RecipeError, dumps, list_recipes, load, spec
+
+
+@spec
+class Sweep:
+    name: str = "sweep"
+    rate: float = 1.0
+
+    def run(self, workdir: Path) -> int:
+        return len(workdir.parts)
+
 
 SPECS = """
 from __future__ import annotations
@@ -145,3 +155,14 @@ def test_a_missing_file_lists_those_that_are_there(file: Path):
         load(f"{file.parent}:small")
     with pytest.raises(RecipeError, match="there is no recipe file ''"):
         load("")
+
+
+def test_the_record_of_a_run_is_a_recipe(tmp_path: Path):
+    record = tmp_path / "recipe.json"
+    record.write_text(dumps(Sweep(rate=0.5)))
+    assert load(str(record), ["rate=0.25"]) == Sweep(rate=0.25)
+    record.write_text("{")
+    with pytest.raises(RecipeError, match=rf"^{record}: not a recipe's JSON"):
+        load(str(record))
+    with pytest.raises(RecipeError, match=r"^there is no recorded recipe .*missing\.json"):
+        load("/missing.json")
