@@ -99,7 +99,7 @@ def find(path: str) -> Path:
     if Path(path).as_posix() in shipped:
         return shipped[Path(path).as_posix()]
     beside = Path(path) if Path(path).is_dir() else Path(path).parent
-    files = [file.as_posix() for file in sorted(beside.glob("[!_]*.py"))] if path else []
+    files = [file.as_posix() for file in sorted(beside.glob("[!_]*.py")) if beside != Path()]
     listing = ", ".join(dict.fromkeys([*files, *shipped])) or "none"
     raise RecipeError(f"there is no recipe file {path!r} (recipe files: {listing})")
 

@@ -1,0 +1,256 @@
+"""The command line: argv in, an exit code out. Each verb delegates; nothing else reads argv.
+
+What a user can mend is one line, `codejax: error: ...`, and exit code 2; whatever only a bug can
+cause keeps its traceback. jax is imported by the verb that needs it, never by `--help`.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import argparse
+import dis
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+import codejax
+from codejax.recipe import (
+    difference,
+    fingerprint,
+    list_recipes,
+    load,
+    render,
+    render_difference,
+    shipped_files,
+)
+
+USER_ERROR = 2
+INTERRUPTED = 130
+RAISE = dis.opmap["RAISE_VARARGS"]
+
+EXIT_CODES = """\
+exit codes:
+  0    done
+  1    failed unexpectedly, with a traceback
+  2    something you can mend, with one line that says what
+  75   stopped by SIGTERM after saving: run the same command again to go on
+  130  interrupted from the keyboard
+"""
+
+RUN_HELP = """\
+Run a recipe: train, build a corpus, or whatever else it describes.
+
+Numbers change by --config.PATH=VALUE, with the paths that `codejax recipe show` lists; structure
+changes in Python. Values are spelt 2e-4, true, None, "(1, 2)" or python,rust.
+"""
+
+RECIPE_HELP = """\
+List, show and compare recipes.
+
+A recipe is a Python function that returns a typed tree, named FILE.py:FUNCTION.
+"""
+
+RUN_EXAMPLES = """\
+examples:
+  codejax run --config=configs/pretrain.py:quickstart
+  codejax run --config=configs/pretrain.py:dense_1b --workdir=gs://bucket/dense_1b \\
+      --config.optimizer.learning_rate=2e-4
+"""
+
+RECIPE_EXAMPLES = """\
+examples:
+  codejax recipe list
+  codejax recipe show --config=configs/pretrain.py:quickstart --config.batch=16
+  codejax recipe show --config=runs/quickstart/recipe.json
+  codejax recipe diff configs/pretrain.py:dense_1b configs/pretrain.py:dense_8b
+  codejax recipe diff runs/quickstart/recipe.json configs/pretrain.py:quickstart
+  codejax recipe fingerprint --config=configs/pretrain.py:quickstart
+"""
+
+
+REPORT_HELP = """\
+Write a page and figures about a run, or about several side by side.
+
+The page is one self-contained HTML file beside its figures as PNG; its path is printed.
+"""
+
+REPORT_EXAMPLES = """\
+examples:
+  codejax report runs/quickstart
+  codejax report runs/a runs/b --output=runs/comparison
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our one-line errors, and with help text printed as it is written."""
+
+    def __init__(self, **options: Any):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        print(f"codejax: error: {message} (see `{self.prog} --help`)", file=sys.stderr)
+        sys.exit(USER_ERROR)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code. `argv` is the process's own unless given."""
+    parser = make_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    arguments.overrides = [item for item in rest if item.startswith("--config.")]
+    strangers = [item for item in rest if item not in arguments.overrides]
+    for override in arguments.overrides:
+        if "=" not in override:
+            parser.error(f"write {override}=VALUE, with the equals sign")
+    if strangers:
+        parser.error(f"unrecognized arguments: {' '.join(strangers)}")
+    if arguments.overrides and "config" not in arguments:
+        parser.error("--config.PATH=VALUE wants a verb that takes --config")
+    try:
+        return arguments.verb(arguments)
+    except KeyboardInterrupt:
+        print("codejax: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        if arguments.traceback or not is_mendable(error):
+            raise
+        print(f"codejax: error: {describe_error(error)}", file=sys.stderr)
+        return USER_ERROR
+
+
+def is_mendable(error: ValueError | OSError) -> bool:
+    """Whether the user can mend it: the world's refusals, and what codejax or a recipe raised.
+
+    A ValueError out of jax or numpy is a bug of ours until shown otherwise, also when their C code
+    raised it with one of our lines on top; hence the look at the instruction that was running.
+    """
+    if isinstance(error, OSError):
+        return True
+    *_, last = walk_traceback(error)
+    name = str(last.tb_frame.f_globals.get("__name__"))
+    is_ours = name.partition(".")[0].startswith("codejax")
+    return is_ours and last.tb_frame.f_code.co_code[last.tb_lasti] == RAISE
+
+
+def walk_traceback(error: BaseException) -> Iterator[types.TracebackType]:
+    """The frames that an error passed, outermost first."""
+    entry = error.__traceback__
+    while entry is not None:
+        yield entry
+        entry = entry.tb_next
+
+
+def describe_error(error: ValueError | OSError) -> str:
+    """An error as a user reads it: "No space left on device: runs/a", without errno."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def make_parser() -> Parser:
+    """The whole command line: verbs, their options, their examples."""
+    parser = Parser(prog="codejax", description=codejax.__doc__, epilog=EXIT_CODES)
+    parser.add_argument("--version", action="version", version=codejax.__version__)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--traceback", action="store_true", help="show where an error came from")
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument(
+        "--config",
+        required=True,
+        metavar="RECIPE",
+        help="FILE.py:FUNCTION or a run's recipe.json; --config.PATH=VALUE changes numbers in it",
+    )
+
+    run = add_verb(verbs, "run", run_recipe, RUN_HELP, RUN_EXAMPLES, parents=[config, shared])
+    run.add_argument("--workdir", metavar="DIR", help="where it writes (default: runs/NAME)")
+
+    report = add_verb(verbs, "report", write_report, REPORT_HELP, REPORT_EXAMPLES, parents=[shared])
+    report.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="the work folder of a run")
+    report.add_argument(
+        "--output", metavar="DIR", help="where it writes (default: report/ in the first WORKDIR)"
+    )
+
+    recipe = add_verb(verbs, "recipe", None, RECIPE_HELP, RECIPE_EXAMPLES)
+    actions = recipe.add_subparsers(title="actions", metavar="ACTION", required=True)
+    add_verb(actions, "list", list_shipped, "List the recipes that ship.\n", parents=[shared])
+    show = "Show every field of a recipe, spelt as --config.PATH overrides it.\n"
+    add_verb(actions, "show", show_recipe, show, parents=[config, shared])
+    diff = add_verb(
+        actions, "diff", diff_recipes, "Show where two recipes differ.\n", parents=[shared]
+    )
+    diff.add_argument("recipes", nargs=2, metavar="RECIPE", help="FILE.py:FUNCTION or recipe.json")
+    fingerprint = "Print the sha256 that names a recipe in records and reports.\n"
+    add_verb(actions, "fingerprint", print_fingerprint, fingerprint, parents=[config, shared])
+    return parser
+
+
+def add_verb(
+    verbs: Any,
+    name: str,
+    verb: Callable[[argparse.Namespace], int] | None,
+    text: str,
+    examples: str = "",
+    *,
+    parents: Sequence[argparse.ArgumentParser] = (),
+) -> Parser:
+    """Add a verb whose one-line help is the first line of its description."""
+    line = text.partition("\n")[0].rstrip(".")
+    made = verbs.add_parser(name, help=line, description=text, epilog=examples, parents=parents)
+    made.set_defaults(verb=verb)
+    return made
+
+
+def run_recipe(arguments: argparse.Namespace) -> int:
+    """Run a recipe in its work folder; the exit code is the recipe's own."""
+    recipe = load(arguments.config, arguments.overrides)
+    from etils import epath
+
+    return recipe.run(epath.Path(arguments.workdir or f"runs/{recipe.name}"))
+
+
+def write_report(arguments: argparse.Namespace) -> int:
+    """Write the report of the runs in some work folders and print the path of its page."""
+    from codejax.experiments.report import report
+
+    print(report(arguments.workdirs, arguments.output or f"{arguments.workdirs[0]}/report"))
+    return 0
+
+
+def list_shipped(arguments: argparse.Namespace) -> int:
+    """Print the name of every recipe that ships."""
+    for file in shipped_files():
+        for name in list_recipes(file):
+            print(f"configs/{file.name}:{name}")
+    return 0
+
+
+def show_recipe(arguments: argparse.Namespace) -> int:
+    """Print every field of a recipe."""
+    print(render(load(arguments.config, arguments.overrides)))
+    return 0
+
+
+def diff_recipes(arguments: argparse.Namespace) -> int:
+    """Print the fields in which two recipes differ, one a line; nothing where none does."""
+    first, second = (load(source) for source in arguments.recipes)
+    differences = difference(first, second)
+    if differences:
+        print(render_difference(differences))
+    return 0
+
+
+def print_fingerprint(arguments: argparse.Namespace) -> int:
+    """Print the fingerprint of a recipe."""
+    print(fingerprint(load(arguments.config, arguments.overrides)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
