@@ -84,8 +84,8 @@ def build_corpus(
     if not parts:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
         raise ValueError(
-            f"no documents for {path} in {description or 'the source'} "
-            f"(skipped: {reasons or 'none'}); change recipe.sources"
+            f"no documents for {path} (skipped: {reasons or 'none'}); change the path or the "
+            f"languages of the source, or what is held out; it was {description or 'unnamed'}"
         )
     with writing(path):
         manifest = finish(path, parts, source=description, tokenizer=tokenizer, skipped=skipped)
@@ -122,7 +122,7 @@ def build_shards(
     """Writes the shards that are missing. Returns all of them, and the number of skipped documents
     by reason.
     """
-    workers = len(os.sched_getaffinity(0)) if num_workers < 0 else num_workers
+    workers = num_cores() if num_workers < 0 else num_workers
     kept = load_parts(path)
     parts: dict[int, Part] = {}
     skipped: collections.Counter[str] = collections.Counter()
@@ -153,6 +153,13 @@ def build_shards(
             if writer is not None:
                 writer.abandon()
     return parts, skipped
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def batched(items: Iterable[Document | Skipped], shard_bytes: int) -> Iterator[DocumentBatch]:
@@ -193,12 +200,9 @@ def finish(
     tokenizer: Tokenizer,
     skipped: Mapping[str, int],
 ) -> Manifest:
-    """Joins the rows of all shards into the index, repositories together, and describes the whole."""
-    columns = {
-        name: [load_rows(path, number)[name] for number in parts]
-        for name in INDEX
-        if name != "record"
-    }
+    """Joins the rows of all shards into the index, repositories together; describes the whole."""
+    names = [name for name in INDEX if name != "record"]
+    columns = {name: [load_rows(path, number)[name] for number in parts] for name in names}
     languages = sorted({name for part in parts.values() for name in part.languages})
     repositories, renumbered = number_repositories(parts)
     for i, part in enumerate(parts.values()):

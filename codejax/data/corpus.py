@@ -55,7 +55,7 @@ class Record:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of the corpus, its size in bytes, and how many documents it holds where it is a shard."""
+    """A file of the corpus, its size in bytes and, of a shard, how many documents it holds."""
 
     name: str
     size: int
@@ -239,7 +239,7 @@ def open_shard(file: pathlib.Path, documents: int) -> array_record_module.ArrayR
 
 
 def check_size(file: pathlib.Path, stored: StoredFile) -> None:
-    """Raises ValueError where the file is missing, cut or longer than it was when it was written."""
+    """Raises ValueError where the file is missing, cut or longer than when it was written."""
     size = file.stat().st_size if file.is_file() else None
     if size != stored.size:
         found = "missing" if size is None else f"{size} bytes long, wanted {stored.size}"

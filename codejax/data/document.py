@@ -1,4 +1,4 @@
-"""What readers give: documents, and the reasons why others were left out. It reads nothing itself."""
+"""What readers give: documents, and the reasons why others were left out. Reads nothing itself."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations

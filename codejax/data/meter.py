@@ -24,7 +24,7 @@ class Meter:
         self.documents = 0
         self.bytes = 0
         self._gauge = gauge
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, markup=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._start = self._shown = time.monotonic()
         self._done_at_start = 0
@@ -67,3 +67,8 @@ class Meter:
             left = round((total - done) / speed)
             text += f", {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         return text
+
+
+def note(text: str) -> None:
+    """One line on standard error."""
+    Console(stderr=True, highlight=False, markup=False).print(text, soft_wrap=True)

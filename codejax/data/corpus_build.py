@@ -1,0 +1,265 @@
+"""The recipe that makes corpora: sources, a tokenizer, and repositories set aside for evaluation.
+
+Out come `tokenizer/`, `train/` and `held_out/` in the work folder. Which repository is held out is
+a hash of its name, and the tokenizer sees training documents only. Shards and indices are made by
+`build.py`; filters and near duplicates are curation's business.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from codejax.data.bpe import train_bpe
+from codejax.data.build import build_corpus, settle
+from codejax.data.corpus import Corpus
+from codejax.data.document import Document, Gauge, Skipped, Source
+from codejax.data.meter import note
+from codejax.data.readers import Tree
+from codejax.data.shards import writing
+from codejax.data.tables import Jsonl, Parquet
+from codejax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
+from codejax.recipe import spec
+
+if TYPE_CHECKING:
+    from etils import epath
+
+Side = Literal["train", "held_out"]
+
+
+@spec
+class TrainBPE:
+    """Byte-level BPE, trained on the documents with the smallest hashes, `sample_bytes` in all.
+
+    The sample is held in memory while it is taken.
+    """
+
+    vocab_size: int = 32768
+    sample_bytes: int = 64 << 20
+
+    def check(self) -> None:
+        if self.sample_bytes < 1:
+            raise ValueError(f"sample_bytes={self.sample_bytes} must be positive")
+        if self.vocab_size < 512:
+            raise ValueError(f"vocab_size={self.vocab_size} leaves no room; wanted 512 or more")
+
+
+@spec
+class ExistingTokenizer:
+    """A folder with a tokenizer.json or such a file itself, of the byte-level BPE family."""
+
+    path: str
+
+
+@spec
+class Bytes:
+    """One token a byte; needs no training."""
+
+
+TokenizerChoice = TrainBPE | ExistingTokenizer | Bytes
+
+
+@spec
+class CorpusBuild:
+    """Builds the training and the held-out corpus from sources; run again, it goes on or is done.
+
+    Of equal contents the first document stays, over all sources and both corpora, unless
+    `drop_duplicates` is off. `num_workers` processes tokenize: -1 is one a core, 0 none besides
+    this.
+    """
+
+    name: str = "corpus"
+    sources: tuple[Tree | Jsonl | Parquet, ...]
+    tokenizer: TrainBPE | ExistingTokenizer | Bytes = TrainBPE()
+    held_out: float = 0.01  # share of the repositories
+    drop_duplicates: bool = True
+    shard_bytes: int = 256 << 20  # of content
+    num_workers: int = -1
+
+    def check(self) -> None:
+        if not self.sources:
+            raise ValueError("sources is empty; wanted at least one Tree, Jsonl or Parquet")
+        if not 0.0 <= self.held_out < 1.0:
+            raise ValueError(f"held_out={self.held_out} must be at least 0 and below 1")
+        if self.shard_bytes < 1:
+            raise ValueError(f"shard_bytes={self.shard_bytes} must be positive")
+        if self.num_workers < -1:
+            raise ValueError(f"num_workers={self.num_workers} must be -1, 0 or more")
+
+    def run(self, workdir: epath.Path) -> int:
+        build_corpora(
+            Chain(self.sources),
+            workdir,
+            tokenizer=self.tokenizer,
+            description=repr(self.sources),
+            held_out=self.held_out,
+            drop_duplicates=self.drop_duplicates,
+            shard_bytes=self.shard_bytes,
+            num_workers=self.num_workers,
+        )
+        return 0
+
+
+class Chain:
+    """Several sources, one after the other."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = sources
+
+    def size(self) -> int:
+        return sum(source.size() for source in self.sources)
+
+    def read(self, gauge: Gauge) -> Iterator[Document | Skipped]:
+        for source in self.sources:
+            yield from source.read(gauge)
+
+
+class Selection:
+    """One side of a source: its documents there, and what was skipped there.
+
+    To drop duplicates takes about 100 bytes of memory for each distinct document.
+    """
+
+    def __init__(
+        self, source: Source, side: Side, *, held_out: float, drop_duplicates: bool
+    ) -> None:
+        self._source = source
+        self._side = side
+        self._held_out = held_out
+        self._drop_duplicates = drop_duplicates
+
+    def size(self) -> int:
+        return self._source.size()
+
+    def read(self, gauge: Gauge) -> Iterator[Document | Skipped]:
+        items = self._source.read(gauge)
+        for item in deduplicate(items) if self._drop_duplicates else items:
+            if side_of(item.group, self._held_out) == self._side:
+                yield item
+
+
+def side_of(group: str, held_out: float) -> Side:
+    """Where a repository belongs; the same for every source, machine and version."""
+    return "held_out" if hash_fraction(b"held out\0" + encode(group)) < held_out else "train"
+
+
+def hash_fraction(data: bytes) -> float:
+    """Uniform in [0, 1), from the first 53 bits of sha256."""
+    return (int.from_bytes(hashlib.sha256(data).digest()[:8], "big") >> 11) * 2.0**-53
+
+
+def encode(text: str) -> bytes:
+    """Text of a path, which may hold bytes that are not UTF-8."""
+    return text.encode(errors="surrogateescape")
+
+
+def deduplicate(items: Iterator[Document | Skipped]) -> Iterator[Document | Skipped]:
+    """Replaces every document whose content came before."""
+    seen: set[bytes] = set()
+    for item in items:
+        if isinstance(item, Document):
+            digest = hashlib.sha256(item.content).digest()[:16]
+            if digest in seen:
+                item = Skipped("duplicate", item.path, item.repository)
+            seen.add(digest)
+        yield item
+
+
+def build_corpora(
+    source: Source,
+    workdir: str | os.PathLike[str],
+    *,
+    tokenizer: TokenizerChoice,
+    description: str,
+    held_out: float,
+    drop_duplicates: bool = True,
+    shard_bytes: int = 256 << 20,
+    num_workers: int = -1,
+) -> dict[Side, Corpus]:
+    """Builds `workdir/train` and, unless `held_out` is 0, `workdir/held_out`, of any source.
+
+    Raises ValueError where a side has no document or the folder belongs to another recipe, OSError
+    where the disk fails.
+    """
+    folder = pathlib.Path(workdir)
+    settings = {
+        "sources": description,
+        "tokenizer": repr(tokenizer),
+        "held_out": repr(held_out),
+        "drop_duplicates": repr(drop_duplicates),
+        "shard_bytes": repr(shard_bytes),
+    }
+    source.size()  # a source that is not there is an error before anything is written
+    settle(folder, settings)
+    sides: tuple[Side, ...] = ("held_out", "train") if held_out else ("train",)
+    selections = {
+        side: Selection(source, side, held_out=held_out, drop_duplicates=drop_duplicates)
+        for side in sides
+    }
+    made = make_tokenizer(tokenizer, selections["train"], folder / "tokenizer")
+    corpora: dict[Side, Corpus] = {}
+    for side in sides:
+        corpora[side] = build_corpus(
+            selections[side],
+            made,
+            folder / side,
+            description=f"{side} of {description}, held_out={held_out}",
+            shard_bytes=shard_bytes,
+            num_workers=num_workers,
+        )
+        total = corpora[side].manifest.total
+        note(
+            f"{folder / side}: {total.documents:,} documents of "
+            f"{corpora[side].manifest.repositories:,} repositories, {total.bytes / 1e6:,.1f} MB, "
+            f"{total.tokens:,} tokens, fingerprint {corpora[side].fingerprint[:12]}"
+        )
+    return corpora
+
+
+def make_tokenizer(choice: TokenizerChoice, source: Source, folder: pathlib.Path) -> Tokenizer:
+    """The tokenizer that a build chose; one that an interrupted build trained already is kept."""
+    if isinstance(choice, ExistingTokenizer):
+        return load_tokenizer(choice.path)
+    if isinstance(choice, Bytes):
+        return ByteTokenizer()
+    if folder.is_dir():
+        return load_tokenizer(folder)
+    start = time.monotonic()
+    contents = sample(source, choice.sample_bytes)
+    tokenizer = train_bpe(contents, choice.vocab_size)
+    partial = folder.with_name(folder.name + ".partial")
+    with writing(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        tokenizer.save(partial)
+        partial.rename(folder)
+    note(
+        f"{folder}: {tokenizer.vocab_size:,} ids, trained on {len(contents):,} documents, "
+        f"{sum(map(len, contents)) / 1e6:,.1f} MB, in {time.monotonic() - start:.1f} s"
+    )
+    return tokenizer
+
+
+def sample(source: Source, max_bytes: int) -> list[bytes]:
+    """Contents of the documents with the smallest hashes, at most `max_bytes` of them in all.
+
+    They depend on the documents alone, not on their order. Raises ValueError where there are none.
+    """
+    heap: list[tuple[int, bytes]] = []  # the largest hash first
+    held = 0
+    for item in source.read(Gauge()):
+        if isinstance(item, Document):
+            digest = hashlib.sha256(item.content).digest()
+            heapq.heappush(heap, (-int.from_bytes(digest[:8], "big"), item.content))
+            held += len(item.content)
+        while held > max_bytes and len(heap) > 1:
+            held -= len(heapq.heappop(heap)[1])
+    if not heap:
+        raise ValueError("no training document to train a tokenizer on; change sources or held_out")
+    return [content for _, content in sorted(heap, reverse=True)]
