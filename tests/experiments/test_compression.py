@@ -13,22 +13,6 @@ from codejax.experiments import compression
 from codejax.experiments.compression import Compression, measure, xz_size
 
 WORDS = ["def", "return", "self", "import", "yield", "lambda", "tree", "node", "value", "index"]
-    "def",
-    "return",
-    "self",
-    "import",
-    "yield",
-    "lambda",
-    "tree",
-    "node",
-    "value",
-    "index",
-    "for",
-    "in",
-    "while",
-    "not",
-    "None",
-]
 
 
 def source(seed: int, num_words: int) -> bytes:

@@ -1,0 +1,38 @@
+"""Reports: the work folders of runs in, a folder with figures and one self-contained page out.
+
+It reads what runs wrote and computes nothing new but means; it starts no run.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from etils import epath
+
+from codejax.experiments.figures import draw_figures
+from codejax.experiments.page import page
+from codejax.experiments.record import read_runs
+
+
+def report(workdirs: Sequence[epath.PathLike], output: epath.PathLike) -> epath.Path:
+    """Write `output`/index.html and a PNG for each figure; returns the page's path.
+
+    One work folder gives the report of a run, several the comparison of them.
+
+    Raises:
+        ValueError: a folder is missing or holds nothing of a run, or its JSON files are damaged.
+            Damaged lines of metrics are counted on the page instead.
+    """
+    runs = read_runs(workdirs)
+    figures = draw_figures(runs)
+    output = epath.Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    for figure in figures:
+        (output / f"{figure.name}.png").write_bytes(figure.png)
+    folders = " ".join(shlex.quote(str(run.path)) for run in runs)
+    command = f"codejax report {folders} --output={shlex.quote(str(output))}"
+    index = output / "index.html"
+    index.write_text(page(runs, figures, command=command), encoding="utf-8")
+    return index
