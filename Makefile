@@ -71,13 +71,14 @@ $(VENV)/.dev: setup.py $(CONSTRAINTS) | $(BIN)/python
 $(VENV)/.slow: setup.py $(CONSTRAINTS) | $(BIN)/python
 	$(call install,[dev$(comma)slow])
 
-# The constraints of a Python: what a fresh environment gets today, without local builds' suffixes.
+# The constraints of a Python: what a fresh environment gets today, without the suffixes of local
+# builds and without what torch itself pins for NVIDIA.
 constraints:
 	@rm -rf $(VENV)-fresh
 	@$(MAKE) --no-print-directory VENV=$(VENV)-fresh CONSTRAINTS= $(VENV)-fresh/.slow
 	@{ echo "# The dev and slow extras on Python $(VERSION), pinned; renewed by \`make constraints\`."; \
 	  $(VENV)-fresh/bin/python -m pip --disable-pip-version-check freeze --exclude-editable \
-	  | sed 's/+.*//'; } > constraints/py$(VERSION).txt
+	  | grep -viE '^(nvidia|cuda|triton)' | sed 's/+.*//'; } > constraints/py$(VERSION).txt
 	@rm -rf $(VENV)-fresh
 
 clean:

@@ -59,16 +59,33 @@ examples:
       --config.optimizer.learning_rate=2e-4
 """
 
-RECIPE_EXAMPLES = """\
+LIST_HELP = "List the recipes that ship.\n"
+SHOW_HELP = "Show every field of a recipe, spelt as --config.PATH overrides it.\n"
+DIFF_HELP = "Show where two recipes differ, one field a line.\n"
+FINGERPRINT_HELP = "Print the sha256 that names a recipe in records and reports.\n"
+
+LIST_EXAMPLES = """\
 examples:
   codejax recipe list
-  codejax recipe show --config=configs/pretrain.py:quickstart --config.batch=16
+"""
+SHOW_EXAMPLES = """\
+examples:
+  codejax recipe show --config=configs/pretrain.py:quickstart
   codejax recipe show --config=runs/quickstart/recipe.json
+"""
+DIFF_EXAMPLES = """\
+examples:
   codejax recipe diff configs/pretrain.py:dense_1b configs/pretrain.py:dense_8b
   codejax recipe diff runs/quickstart/recipe.json configs/pretrain.py:quickstart
+"""
+FINGERPRINT_EXAMPLES = """\
+examples:
   codejax recipe fingerprint --config=configs/pretrain.py:quickstart
 """
-
+RECIPE_EXAMPLES = "examples:\n" + "".join(
+    text.removeprefix("examples:\n")
+    for text in (LIST_EXAMPLES, SHOW_EXAMPLES, DIFF_EXAMPLES, FINGERPRINT_EXAMPLES)
+)
 
 REPORT_HELP = """\
 Write a page and figures about a run, or about several side by side.
@@ -179,15 +196,18 @@ def make_parser() -> Parser:
 
     recipe = add_verb(verbs, "recipe", None, RECIPE_HELP, RECIPE_EXAMPLES)
     actions = recipe.add_subparsers(title="actions", metavar="ACTION", required=True)
-    add_verb(actions, "list", list_shipped, "List the recipes that ship.\n", parents=[shared])
-    show = "Show every field of a recipe, spelt as --config.PATH overrides it.\n"
-    add_verb(actions, "show", show_recipe, show, parents=[config, shared])
-    diff = add_verb(
-        actions, "diff", diff_recipes, "Show where two recipes differ.\n", parents=[shared]
-    )
+    add_verb(actions, "list", list_shipped, LIST_HELP, LIST_EXAMPLES, parents=[shared])
+    add_verb(actions, "show", show_recipe, SHOW_HELP, SHOW_EXAMPLES, parents=[config, shared])
+    diff = add_verb(actions, "diff", diff_recipes, DIFF_HELP, DIFF_EXAMPLES, parents=[shared])
     diff.add_argument("recipes", nargs=2, metavar="RECIPE", help="FILE.py:FUNCTION or recipe.json")
-    fingerprint = "Print the sha256 that names a recipe in records and reports.\n"
-    add_verb(actions, "fingerprint", print_fingerprint, fingerprint, parents=[config, shared])
+    add_verb(
+        actions,
+        "fingerprint",
+        print_fingerprint,
+        FINGERPRINT_HELP,
+        FINGERPRINT_EXAMPLES,
+        parents=[config, shared],
+    )
     return parser
 
 
@@ -196,7 +216,7 @@ def add_verb(
     name: str,
     verb: Callable[[argparse.Namespace], int] | None,
     text: str,
-    examples: str = "",
+    examples: str,
     *,
     parents: Sequence[argparse.ArgumentParser] = (),
 ) -> Parser:

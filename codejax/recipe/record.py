@@ -135,15 +135,20 @@ def difference(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
 
 def compare(a: Any, b: Any, where: str) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """The differences below one path."""
-    pairs = list(zip(children(a, where), children(b, where), strict=False))
-    descend = any(walk(a, "")) and type(a) is type(b)
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        descend = descend and len(a) == len(b)
-    if descend:
-        for (path, left), (_, right) in pairs:
+    if is_spec(a):  # by name, as a recipe file that is loaded twice makes its classes anew
+        alike = type_of(a) == type_of(b)
+    else:
+        alike = isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b)
+    if alike and any(walk(a, "")):
+        for (path, left), (_, right) in zip(children(a, where), children(b, where), strict=True):
             yield from compare(left, right, path)
     elif type(a) is not type(b) or a != b:
         yield where or "recipe", (a, b)
+
+
+def type_of(value: Any) -> tuple[str, str]:
+    """What a type is called, and where."""
+    return type(value).__module__, type(value).__qualname__
 
 
 def render_difference(differences: Mapping[str, tuple[Any, Any]]) -> str:

@@ -56,6 +56,8 @@ class Run:
         ("shape=7", lambda run: run.shape, (7,)),
         ("shape=()", lambda run: run.shape, ()),
         ("languages=python,c++", lambda run: run.languages, ("python", "c++")),
+        ("languages=rust,", lambda run: run.languages, ("rust",)),
+        ("languages=rust", lambda run: run.languages, ("rust",)),
         ("languages=('a','b')", lambda run: run.languages, ("a", "b")),
         ("resume=true", lambda run: run.resume, True),
         ("resume=0", lambda run: run.resume, False),
