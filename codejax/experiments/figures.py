@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import EngFormatter, Formatter, MaxNLocator, PercentFormatter
 
+from codejax.experiments.markup import printable
 from codejax.experiments.record import RunRecord
 
 INK, MUTED, GRID, BAR = "#1c2128", "#69717c", "#e2e5e9", "#bcc3cc"
@@ -55,6 +56,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "savefig.transparent": False,
 }
+MAX_LABEL = 28  # characters
 MAX_POINTS = 600  # of one curve; more are averaged in equal groups
 
 
@@ -101,7 +103,7 @@ def loss_figure(runs: Sequence[RunRecord]) -> Figure | None:
         if len(steps):
             smooth = running_mean(values, max(1, len(values) // 40))
             faint = thin(steps, values)
-            curves.append(Curve(run.name, *thin(steps, smooth), colour, faint))
+            curves.append(Curve(label_of(run), *thin(steps, smooth), colour, faint))
     return _lines(
         "loss",
         "Training loss",
@@ -116,14 +118,19 @@ def held_out_figure(runs: Sequence[RunRecord]) -> Figure | None:
     curves = []
     if len(runs) > 1:
         for run, colour in zip(runs, _colours(len(runs)), strict=True):
-            curves.append(Curve(run.name, *run.series("evaluation", "bits_per_byte"), colour))
+            curves.append(Curve(label_of(run), *run.series("evaluation", "bits_per_byte"), colour))
     else:
         names = runs[0].names("evaluation", "bits_per_byte/")[: len(SERIES) - 1]
         total = runs[0].series("evaluation", "bits_per_byte")
         curves.append(Curve("all", *total, INK, bold=True))
         for name, colour in zip(names, _colours(len(names)), strict=True):
-            label = name.removeprefix("bits_per_byte/")
-            curves.append(Curve(label, *runs[0].series("evaluation", name), colour))
+            curves.append(
+                Curve(
+                    one_line(name.removeprefix("bits_per_byte/")),
+                    *runs[0].series("evaluation", name),
+                    colour,
+                )
+            )
     return _lines(
         "held_out",
         "Held-out bits per byte" + (" by language" if len(runs) == 1 else ""),
@@ -168,7 +175,7 @@ def small_figure(
 ) -> Figure | None:
     """One figure of training over the steps."""
     curves = [
-        Curve(run.name, *thin(*run.series("train", metric)), colour)
+        Curve(label_of(run), *thin(*run.series("train", metric)), colour)
         for run, colour in zip(runs, _colours(len(runs)), strict=True)
     ]
     curves = [curve for curve in curves if len(curve.steps)]
@@ -193,7 +200,7 @@ def compression_figure(runs: Sequence[RunRecord]) -> Figure | None:
     for run, colour in zip(runs, _colours(len(runs)), strict=True):
         bits = run.results.get("held_out", {}).get("bits_per_byte")
         if bits is not None:
-            name = "this model" if len(runs) == 1 else run.name
+            name = "this model" if len(runs) == 1 else label_of(run)
             bars.append((f"{name}, each file alone", bits, colour))
     for entry in measured["measured"]:
         bits = 8 * entry["compressed_bytes"] / measured["num_bytes"]
@@ -305,6 +312,17 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
     return [
         centre + gap * (i - (members - 1) / 2) for centre, members in blocks for i in range(members)
     ]
+
+
+def label_of(run: RunRecord) -> str:
+    """The run's name, as a figure can hold it."""
+    return one_line(run.name)
+
+
+def one_line(text: str) -> str:
+    """At most MAX_LABEL characters, all of which a font can draw."""
+    shown = printable(text).replace("\n", " ").replace("\t", " ")
+    return shown if len(shown) <= MAX_LABEL else shown[: MAX_LABEL - 1] + "…"
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
