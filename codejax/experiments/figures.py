@@ -118,16 +118,16 @@ def held_out_figure(runs: Sequence[RunRecord]) -> Figure | None:
     curves = []
     if len(runs) > 1:
         for run, colour in zip(runs, _colours(len(runs)), strict=True):
-            curves.append(Curve(label_of(run), *run.series("evaluation", "bits_per_byte"), colour))
+            curves.append(Curve(label_of(run), *run.series("held_out", "bits_per_byte"), colour))
     else:
-        names = runs[0].names("evaluation", "bits_per_byte/")[: len(SERIES) - 1]
-        total = runs[0].series("evaluation", "bits_per_byte")
+        names = runs[0].names("held_out", "bits_per_byte/")[: len(SERIES) - 1]
+        total = runs[0].series("held_out", "bits_per_byte")
         curves.append(Curve("all", *total, INK, bold=True))
         for name, colour in zip(names, _colours(len(names)), strict=True):
             curves.append(
                 Curve(
                     one_line(name.removeprefix("bits_per_byte/")),
-                    *runs[0].series("evaluation", name),
+                    *runs[0].series("held_out", name),
                     colour,
                 )
             )

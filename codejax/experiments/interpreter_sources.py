@@ -16,9 +16,9 @@ import pathlib
 import re
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from codejax.data.corpus_build import deduplicate
+from codejax.data.corpus_build import Side, deduplicate, side_of
 from codejax.data.document import Document, Gauge, Skipped
 from codejax.data.languages import language_of_name
 from codejax.data.readers import check_limits, judge
@@ -64,6 +64,9 @@ class InterpreterSources:
     max_file_bytes, max_line_bytes: larger files and longer lines are tables and generated text.
     max_project_bytes: files beyond it are left out, chosen by hash, so that no project dominates.
     max_bytes: projects beyond it are left out, chosen by hash.
+    held_out: share of the projects that a corpus build will set aside for evaluation.
+    max_held_out_bytes: their files beyond it are left out, chosen by hash, so that evaluating all
+        of them stays short.
     exclude: packages by name; this one is left out, as its own text changes while it is worked on.
     """
 
@@ -75,13 +78,15 @@ class InterpreterSources:
     max_line_bytes: int = 2_000
     max_project_bytes: int = 2_000_000
     max_bytes: int = 40_000_000
+    held_out: float = 0.1
+    max_held_out_bytes: int = 1_000_000
     exclude: tuple[str, ...] = ("codejax",)
 
     def check(self) -> None:
         check_limits(self.languages, self.max_file_bytes)
         if not self.languages:
             raise ValueError("languages is empty; wanted at least one")
-        for name in ("max_line_bytes", "max_project_bytes", "max_bytes"):
+        for name in ("max_line_bytes", "max_project_bytes", "max_bytes", "max_held_out_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; wanted at least 1")
 
@@ -96,13 +101,17 @@ class InterpreterSources:
         found = [*standard_library(library, self), *installed_packages(packages, self)]
         kept, total = [], 0
         for project in sorted(found, key=lambda project: _draw(project.name)):
-            bounded = _bounded(project, self.max_project_bytes)
+            bounded = _bounded([project], self.max_project_bytes)[0]
             if bounded.files and total + bounded.num_bytes <= self.max_bytes:
                 kept.append(bounded)
                 total += bounded.num_bytes
         if not kept:
             raise ValueError(f"no source files in {library} nor in {', '.join(packages)}")
-        return sorted(kept, key=lambda project: project.name)
+        sides: dict[Side, list[Project]] = {"train": [], "held_out": []}
+        for project in kept:
+            sides[side_of(project.name, self.held_out)].append(project)
+        held_out = _bounded(sides["held_out"], self.max_held_out_bytes)
+        return sorted([*sides["train"], *held_out], key=lambda project: project.name)
 
     def size(self) -> int:
         """Bytes of all files within the bounds."""
@@ -191,14 +200,19 @@ def _project(
     return Project(name, root, tuple(files))
 
 
-def _bounded(project: Project, max_bytes: int) -> Project:
-    """`project` with as many files, by hash, as the bound allows."""
-    kept, total = [], 0
-    for path, size in sorted(project.files, key=lambda file: _draw(f"{project.name}/{file[0]}")):
+def _bounded(projects: Sequence[Project], max_bytes: int) -> list[Project]:
+    """`projects` with as many of their files, by hash, as the bound allows over all of them."""
+    kept: list[list[tuple[str, int]]] = [[] for _ in projects]
+    files = [(number, *file) for number, one in enumerate(projects) for file in one.files]
+    total = 0
+    for number, path, size in sorted(files, key=lambda f: _draw(f"{projects[f[0]].name}/{f[1]}")):
         if total + size <= max_bytes:
-            kept.append((path, size))
+            kept[number].append((path, size))
             total += size
-    return Project(project.name, project.root, tuple(sorted(kept)))
+    return [
+        Project(project.name, project.root, tuple(sorted(files)))
+        for project, files in zip(projects, kept, strict=True)
+    ]
 
 
 def _draw(text: str) -> bytes:

@@ -102,9 +102,9 @@ def _key_figures(run: RunRecord) -> Iterator[tuple[str, str]]:
     parameters = run.results.get("model", {}).get("parameters")
     if parameters is not None:
         yield short(parameters), "parameters"
-    tokens = run.last("train", "tokens")
-    if tokens is not None:
-        yield short(tokens), "tokens trained on"
+    _, tokens = run.series("train", "tokens")
+    if len(tokens):
+        yield short(float(tokens.sum())), "tokens trained on"
     _, rates = run.series("train", "tokens_per_second")
     if len(rates):
         yield short(float(np.median(rates))), "tokens per second, median"
@@ -314,7 +314,7 @@ def _named(figures: Sequence[Figure], name: str) -> Figure | None:
 def held_out_bits(run: RunRecord) -> float | None:
     """Bits per byte of the complete evaluation after training, else of the last one within it."""
     bits = run.results.get("held_out", {}).get("bits_per_byte")
-    return bits if bits is not None else run.last("evaluation", "bits_per_byte")
+    return bits if bits is not None else run.last("held_out", "bits_per_byte")
 
 
 def duration(run: RunRecord) -> float:

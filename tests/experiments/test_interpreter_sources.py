@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from codejax.data.corpus_build import side_of
 from codejax.data.document import Document, Gauge, Skipped
 from codejax.experiments import interpreter_sources
 from codejax.experiments.interpreter_sources import (
@@ -18,7 +19,9 @@ from codejax.experiments.interpreter_sources import (
     standard_library,
 )
 
-SMALL = InterpreterSources(max_bytes=3_000_000, max_project_bytes=200_000)
+SMALL = InterpreterSources(
+    max_bytes=3_000_000, max_project_bytes=200_000, max_held_out_bytes=100_000
+)
 
 
 def write(root: pathlib.Path, files: dict[str, str]) -> None:
@@ -110,6 +113,9 @@ def test_bounds_hold_and_gauge_fills():
         assert len(document.content) <= SMALL.max_file_bytes
         assert not set(document.path.split("/")) & interpreter_sources.VENDORED
     assert 0 < max(sizes.values()) <= 200_000
+    held_out = [size for name, size in sizes.items() if side_of(name, 0.1) == "held_out"]
+    assert len(held_out) > 1
+    assert 50_000 < sum(held_out) <= 100_000
     assert 2_000_000 < sum(sizes.values()) <= 3_000_000
     assert gauge.done == gauge.total == SMALL.size()
     assert any(name.startswith("stdlib/") for name in sizes)

@@ -44,10 +44,10 @@ def make_run(folder: pathlib.Path, *, name: str = "one", steps: int = 40, **fiel
     lines = []
     for step in range(1, steps + 1):
         line = {"step": step, "time": 1e9 + step, "kind": "train", "loss": 5 / step, "mfu": 0.4}
-        lines.append(line | {"tokens_per_second": 900.0, "tokens": step * 10})
+        lines.append(line | {"tokens_per_second": 900.0, "tokens": 100})
         if step % 10 == 0:
             bits = {"bits_per_byte": 2.0, "bits_per_byte/python": 1.9, "bits_per_byte/c": 2.5}
-            lines.append({"step": step, "time": 1e9 + step, "kind": "evaluation"} | bits)
+            lines.append({"step": step, "time": 1e9 + step, "kind": "held_out"} | bits)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "recipe.json").write_text(dumps(Run(name=name, **fields)))
     (folder / "run.json").write_text(json.dumps({"commit": "abc123", "jax": "0.10.2"}))
@@ -112,7 +112,16 @@ def test_page_shows_the_run_and_asks_for_nothing(tmp_path: pathlib.Path):
     assert not {"script", "link", "iframe", "img"} & set(read.elements)
     assert not re.search(r"url\((?!#)|@import", text)
     assert "default-src 'none'" in html.unescape(text)
-    for shown in ("1.750", "1.23M", "abc123", "f00d", "12,345", "1,000", "learning_rate = 0.0003"):
+    for shown in (
+        "1.750",
+        "1.23M",
+        "abc123",
+        "f00d",
+        "12,345",
+        "1,000",
+        "4k",
+        "learning_rate = 0.0003",
+    ):
         assert shown in read.text
     names = {"loss", "held_out", "compression", "tokens_per_second", "mfu"}
     pngs = {path.stem: path.read_bytes() for path in index.parent.glob("*.png")}
@@ -134,7 +143,7 @@ def check_hostile_text_stays_text(folder: pathlib.Path) -> None:
     results["held_out"]["languages"] = {HOSTILE: results["held_out"]["languages"]["c"]}
     results["data"] = {HOSTILE: HOSTILE}
     (run / "results.json").write_text(json.dumps(results))
-    evaluation = {"step": 50, "kind": "evaluation", f"bits_per_byte/{HOSTILE}": 1.0}
+    evaluation = {"step": 50, "kind": "held_out", f"bits_per_byte/{HOSTILE}": 1.0}
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(evaluation) + "\n")
     text = report([run, make_run(folder / "other")], folder / "report").read_bytes().decode()
