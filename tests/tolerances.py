@@ -48,6 +48,28 @@ TOLERANCES: dict[str, Tolerance] = {
     "hugging_face_logits": Tolerance(
         2e-4, "logits of order one after a few layers of float32 sums in torch's and XLA's orders"
     ),
+    "chunked_equals_plain": Tolerance(
+        2e-5, "float32 sums of a few hundred token losses in another order"
+    ),
+    "packed_equals_unpacked": Tolerance(
+        2e-5, "the same float32 sums with masked terms in other places"
+    ),
+    "scanned": Tolerance(
+        5e-5, "the compiler fuses a loop body and its unrolled copies differently"
+    ),
+    "remat": Tolerance(5e-5, "recomputed sums may be fused, and so rounded, differently"),
+    "bfloat16_logits": Tolerance(
+        0.1, "eight bits of mantissa in every activation, logits of order one, two layers"
+    ),
+    "sharded_equals_one_device": Tolerance(
+        5e-4, "sums over devices in another order, amplified by three Adam steps of 1e-2"
+    ),
+    "accumulated_equals_big_batch": Tolerance(
+        5e-4, "sums over microbatches in another order, amplified by three Adam steps of 1e-2"
+    ),
+    "flops_left_out": Tolerance(
+        0.01, "norms, softmax, activations, rotations and casts, which the formula leaves out"
+    ),
 }
 
 
