@@ -1,0 +1,310 @@
+"""Rows by index: row i of one source is a pure function of (seed, source, i), computed alone.
+
+In: a built corpus and a `Source` that says what to take from it. Out: `Row`s of numpy arrays, for
+any i >= 0, epoch after epoch. Each epoch has its own permutation of units and its own draws of
+fill-in-the-middle; windows of permuted units are packed one at a time, and a window's rows are
+shuffled within it. As units are permuted over the whole corpus, a window is a random sample of it,
+so nothing is gained by shuffling rows further, and a row needs the plan of one window only.
+
+Rows of several sources are mixed in `mixture.py`, batched in `grain_source.py`.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from codejax.data import draws
+from codejax.data.corpus import Corpus
+from codejax.data.fim import Fim
+from codejax.data.pack import Layout, Packing, num_rows, pack
+from codejax.data.pieces import DocumentUnits, Part, Pieces, Repositories, RepositoryUnits, Units
+from codejax.recipe import spec
+
+ORDER, SHUFFLE = 3, 4  # streams of draws, beside those of fim.py
+CACHED_PLANS = 4  # windows; threads that prefetch work on one or two at a time
+COUNTED_AT_ONCE = 1 << 18  # units whose slots are summed at a time when an epoch is counted
+
+
+@spec
+class Source:
+    """What to take from one built corpus.
+
+    `weight` is its share of the rows of a mixture, `loss_weight` multiplies the loss of its tokens.
+    `languages` keeps only documents of these; empty keeps all. `name` stands for it in metrics and
+    messages; empty takes the corpus folder's.
+    """
+
+    corpus: str
+    name: str = ""
+    weight: float = 1.0
+    languages: tuple[str, ...] = ()
+    fim: Fim | None = None
+    repositories: Repositories | None = None
+    loss_weight: float = 1.0
+
+    def check(self) -> None:
+        for name in ("weight", "loss_weight"):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"source.{name}={getattr(self, name)} must be positive and finite")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One packed row; the fields of `Batch` without their first dimension."""
+
+    tokens: np.ndarray  # int32 [L]
+    targets: np.ndarray  # int32 [L]
+    segments: np.ndarray  # int32 [L]
+    positions: np.ndarray  # int32 [L]
+    weights: np.ndarray  # float32 [L]
+    plain_fallbacks: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Segment:
+    """Where a segment of a row comes from: slots `start:stop` of a piece of a window."""
+
+    source: str
+    epoch: int
+    window: int
+    piece: int
+    start: int
+    stop: int
+    parts: tuple[Part, ...]  # of the whole piece
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """One packed window: its pieces, where their slots go, and the order of its rows."""
+
+    epoch_key: int
+    pieces: Pieces
+    layout: Layout
+    order: np.ndarray
+
+
+class RowSource:
+    """The rows of one source. Any thread may ask for any row; all ask for the same arrays.
+
+    Raises ValueError where nothing is left to take, or the tokenizer lacks a token that is needed.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        length: int,
+        packing: Packing = "best_fit",
+        window: int = 4096,
+        seed: int = 0,
+        corpus: Corpus | None = None,
+    ) -> None:
+        self.source = source
+        self.corpus = Corpus(source.corpus) if corpus is None else corpus
+        self.name = source.name or source.corpus.rstrip("/").rpartition("/")[2]
+        self.length = length
+        self._packing: Packing = packing
+        self._window = window
+        self._seed = seed
+        self._units = make_units(source, self.corpus, length)
+        self._end_of_text = self.corpus.tokenizer.special.end_of_text
+        self._lock = threading.RLock()
+        self._plans: OrderedDict[tuple[int, int], Plan] = OrderedDict()
+        self._epoch_ends: list[int] = []  # rows up to the end of each epoch counted so far
+        self._window_ends: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickles without lock and caches, for other processes."""
+        state = dict(self.__dict__, _plans=OrderedDict(), _window_ends=OrderedDict())
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.RLock())
+
+    def epoch_length(self, epoch: int) -> int:
+        """Rows of an epoch; epochs may differ by a few, as their draws and windows do."""
+        return int(self._window_rows(epoch)[-1])
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """The epoch and the row within it of any row of the source, counted from 0."""
+        if index < 0:
+            raise IndexError(f"row {index} is before the first")
+        with self._lock:
+            while not self._epoch_ends or self._epoch_ends[-1] <= index:
+                before = self._epoch_ends[-1] if self._epoch_ends else 0
+                self._epoch_ends.append(before + self.epoch_length(len(self._epoch_ends)))
+            epoch = bisect.bisect_right(self._epoch_ends, index)
+        return epoch, index - (self._epoch_ends[epoch - 1] if epoch else 0)
+
+    def __getitem__(self, index: int) -> Row:
+        _, _, plan, spans = self._look_up(index)
+        parts, offsets, owners = [], [], []
+        for number, (piece, start, stop) in enumerate(spans):
+            for part, offset in parts_of(plan.pieces, piece):
+                # The part that holds the slot before the span gives the span's first input.
+                if offset < stop and offset + part.size > start - 1:
+                    parts.append(part)
+                    offsets.append(offset)
+                    owners.append(number)
+        rendered, fallbacks = self._units.render(parts, plan.epoch_key)
+        ids: list[list[np.ndarray]] = [[] for _ in spans]
+        before = [self._end_of_text] * len(spans)
+        starting = 0
+        for part_ids, offset, number, fell in zip(
+            rendered, offsets, owners, fallbacks, strict=True
+        ):
+            _, start, stop = spans[number]
+            low = min(max(0, start - offset), len(part_ids))
+            if low:
+                before[number] = int(part_ids[low - 1])
+            ids[number].append(part_ids[low : max(0, stop - offset)])
+            starting += fell and offset >= start
+        return self._fill(ids, before, starting)
+
+    def segments(self, index: int) -> list[Segment]:
+        """Where a row's segments come from, segment k as item k - 1; reads no document."""
+        epoch, window, plan, spans = self._look_up(index)
+        return [
+            Segment(
+                self.name,
+                epoch,
+                window,
+                piece,
+                start,
+                stop,
+                tuple(part for part, _ in parts_of(plan.pieces, piece)),
+            )
+            for piece, start, stop in spans
+        ]
+
+    def _fill(self, ids: list[list[np.ndarray]], before: list[int], plain_fallbacks: int) -> Row:
+        """Lays the spans' ids end to end; what is left is padding."""
+        tokens, targets, segments, positions = np.zeros((4, self.length), np.int32)
+        at = 0
+        for segment, (chunks, previous) in enumerate(zip(ids, before, strict=True), 1):
+            first = at
+            for chunk in chunks:
+                targets[at : at + len(chunk)] = chunk
+                at += len(chunk)
+            if at > first:  # else the span held unused reservation only
+                tokens[first] = previous
+                tokens[first + 1 : at] = targets[first : at - 1]
+                segments[first:at] = segment
+                positions[first:at] = np.arange(at - first, dtype=np.int32)
+        weights = np.zeros(self.length, np.float32)
+        weights[:at] = self.source.loss_weight
+        return Row(tokens, targets, segments, positions, weights, plain_fallbacks)
+
+    def _look_up(self, index: int) -> tuple[int, int, Plan, list[tuple[int, int, int]]]:
+        """Epoch, window, its plan, and the spans (piece, start, stop) of a row."""
+        epoch, row = self.locate(index)
+        ends = self._window_rows(epoch)
+        window = int(np.searchsorted(ends, row, side="right"))
+        plan = self._plan(epoch, window)
+        number = plan.order.item(row - int(ends[window]) + len(plan.order))
+        layout = plan.layout
+        spans = slice(layout.row_splits.item(number), layout.row_splits.item(number + 1))
+        columns = (layout.piece[spans], layout.start[spans], layout.stop[spans])
+        return epoch, window, plan, list(zip(*(c.tolist() for c in columns), strict=True))
+
+    def _plan(self, epoch: int, window: int) -> Plan:
+        with self._lock:
+            if (epoch, window) not in self._plans:
+                self._plans[epoch, window] = self._make_plan(epoch, window)
+                while len(self._plans) > CACHED_PLANS:
+                    self._plans.popitem(last=False)
+            self._plans.move_to_end((epoch, window))
+            return self._plans[epoch, window]
+
+    def _make_plan(self, epoch: int, window: int) -> Plan:
+        key = draws.draw_key(self._seed, epoch)
+        first = window * self._window
+        units = self._permuted(first, min(first + self._window, len(self._units)), key)
+        pieces = self._units.pieces(units, key)
+        layout = pack(pieces.sizes, self.length, self._packing)
+        order = draws.shuffled(len(layout), draws.draw_key(key, SHUFFLE, window))
+        return Plan(key, pieces, layout, order)
+
+    def _window_rows(self, epoch: int) -> np.ndarray:
+        """Rows up to the end of each window of an epoch, from the index alone."""
+        with self._lock:
+            if epoch not in self._window_ends:
+                self._window_ends[epoch] = self._count(draws.draw_key(self._seed, epoch))
+                while len(self._window_ends) > CACHED_PLANS:
+                    self._window_ends.popitem(last=False)
+            self._window_ends.move_to_end(epoch)
+            return self._window_ends[epoch]
+
+    def _count(self, key: int) -> np.ndarray:
+        step = max(1, COUNTED_AT_ONCE // self._window) * self._window
+        slots = []
+        for first in range(0, len(self._units), step):
+            units = self._permuted(first, min(first + step, len(self._units)), key)
+            sizes = self._units.sizes(units, key)
+            slots.append(np.add.reduceat(sizes, np.arange(0, len(sizes), self._window)))
+        return np.cumsum(num_rows(np.concatenate(slots), self.length))
+
+    def _permuted(self, first: int, last: int, key: int) -> np.ndarray:
+        return draws.permute(np.arange(first, last), len(self._units), draws.draw_key(key, ORDER))
+
+
+def parts_of(pieces: Pieces, piece: int) -> list[tuple[Part, int]]:
+    """The parts of a piece, each with the number of the piece's slots before it."""
+    first, last = pieces.splits.item(piece), pieces.splits.item(piece + 1)
+    columns = (pieces.document, pieces.start, pieces.stop, pieces.infill, pieces.size)
+    found, offset = [], 0
+    for i, values in enumerate(
+        zip(*(column[first:last].tolist() for column in columns), strict=True), first
+    ):
+        part = Part(*values, first=i == first, last=i == last - 1)
+        found.append((part, offset))
+        offset += part.size
+    return found
+
+
+def make_units(source: Source, corpus: Corpus, length: int) -> Units:
+    """The units of a source. Raises ValueError where it has none, or lacks a special token."""
+    special = corpus.tokenizer.special
+    if source.fim is not None and not special.infills:
+        raise ValueError(
+            f"the tokenizer of {source.corpus} has no fill-in-the-middle tokens; set fim=None"
+        )
+    if source.repositories is not None and None in (special.repository, special.file):
+        raise ValueError(
+            f"the tokenizer of {source.corpus} has no repository and file tokens; "
+            "set repositories=None"
+        )
+    selected = select(corpus, source)
+    if not len(corpus if selected is None else selected):
+        raise ValueError(f"the corpus {source.corpus} holds no documents")
+    if source.repositories is None:
+        return DocumentUnits(corpus, selected, length=length, infilling=source.fim)
+    return RepositoryUnits(
+        corpus,
+        selected,
+        length=length,
+        infilling=source.fim,
+        max_unit_tokens=source.repositories.max_unit_tokens,
+    )
+
+
+def select(corpus: Corpus, source: Source) -> np.ndarray | None:
+    """Indices of the documents in the source's languages, in order; None stands for all."""
+    if not source.languages:
+        return None
+    unknown = sorted(set(source.languages) - set(corpus.languages))
+    if unknown:
+        raise ValueError(
+            f"the corpus {source.corpus} has no documents in {', '.join(unknown)}; "
+            f"it has {', '.join(corpus.languages)}"
+        )
+    wanted = [i for i, name in enumerate(corpus.languages) if name in source.languages]
+    return np.flatnonzero(np.isin(corpus.language, wanted))
