@@ -114,7 +114,7 @@ class BPETokenizer:
     def save(self, directory: epath.PathLike) -> None:
         directory = epath.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self._definition, ensure_ascii=False, sort_keys=True, indent=1)
+        text = json.dumps(self._definition, sort_keys=True, indent=1)
         (directory / "tokenizer.json").write_text(text)
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
@@ -142,7 +142,7 @@ def spell(text: str, letters: dict[str, int]) -> bytes:
 
 def fingerprint(definition: dict[str, Any]) -> str:
     """sha256 (hex) of a definition, whatever the order of its keys."""
-    text = json.dumps(definition, ensure_ascii=False, sort_keys=True)
+    text = json.dumps(definition, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

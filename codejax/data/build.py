@@ -14,7 +14,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from codejax.data.corpus import (
     Count,
     Manifest,
     StoredFile,
+    local_folder,
     sha256_of,
 )
 from codejax.data.document import Document, Gauge, Skipped, Source
@@ -63,21 +64,20 @@ def build_corpus(
     `shard_bytes` of content. Raises ValueError where the source is empty, or `path` belongs to
     another build; OSError where the disk fails.
     """
-    path = pathlib.Path(path)
+    path = local_folder(path)
     settings = {
         "source": description,
         "tokenizer": tokenizer.fingerprint,
         "shard_bytes": str(shard_bytes),
         "format": str(FORMAT),
     }
-    settle(path, settings)
+    settle(path, settings, ("manifest.json", "parts/*", "shards/*"))
     if (path / "manifest.json").exists():
         clear_parts(path)
         return Corpus(path)
     with writing(path):
         for folder in ("shards", "parts", "index"):
             (path / folder).mkdir(exist_ok=True)
-        tokenizer.save(path / "tokenizer")
     parts, skipped = build_shards(
         source, tokenizer, path, num_workers=num_workers, shard_bytes=shard_bytes
     )
@@ -88,29 +88,31 @@ def build_corpus(
             f"languages of the source, or what is held out; it was {description or 'unnamed'}"
         )
     with writing(path):
+        tokenizer.save(path / "tokenizer")
         manifest = finish(path, parts, source=description, tokenizer=tokenizer, skipped=skipped)
         save_text(path / "manifest.json", manifest.dumps())
         clear_parts(path)
     return Corpus(path)
 
 
-def settle(path: pathlib.Path, settings: Mapping[str, str]) -> None:
-    """Claims a folder for a build, or finds it claimed by the same one. Raises ValueError
-    otherwise.
+def settle(path: pathlib.Path, settings: Mapping[str, str], work: Sequence[str]) -> None:
+    """Claims a folder for a build, or finds it claimed by the same one.
+
+    `work` are patterns of what a build leaves there. Raises ValueError where that is another's.
     """
     file = path / "build.json"
-    if file.exists():
-        found = json.loads(file.read_text())
-        changed = [name for name in settings if found.get(name) != settings[name]]
-        if changed:
-            name = changed[0]
-            raise ValueError(
-                f"{path} belongs to a build with {name}={found.get(name)!r}, this one has "
-                f"{settings[name]!r}; choose another folder or remove that one"
-            )
+    found = json.loads(file.read_text()) if file.exists() else {}
+    changed = [name for name in settings if found.get(name) != settings[name]]
+    if not changed:
         return
-    if path.is_dir() and (path / "manifest.json").exists():
-        raise ValueError(f"{path} holds a corpus of unknown origin; choose another folder")
+    if any(any(path.glob(pattern)) for pattern in work):
+        if not found:
+            raise ValueError(f"{path} holds a corpus of unknown origin; choose another folder")
+        name = changed[0]
+        raise ValueError(
+            f"{path} belongs to a build with {name}={found.get(name)}, this one has "
+            f"{settings[name]}; choose another folder or remove that one"
+        )
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         save_text(file, json.dumps(dict(settings), indent=1))
@@ -152,6 +154,8 @@ def build_shards(
         finally:
             if writer is not None:
                 writer.abandon()
+    for number in kept.keys() - parts.keys():  # the source became shorter
+        check_digest(path, kept[number], digest)
     return parts, skipped
 
 

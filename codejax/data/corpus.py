@@ -91,7 +91,7 @@ class Manifest:
 
     def dumps(self) -> str:
         """As JSON text."""
-        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+        return json.dumps(dataclasses.asdict(self), indent=1)
 
 
 def load_manifest(path: pathlib.Path) -> Manifest:
@@ -114,6 +114,13 @@ def load_manifest(path: pathlib.Path) -> Manifest:
         return Manifest(**raw)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} cannot be used: {error}") from error
+
+
+def local_folder(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path of a corpus. Raises ValueError for a bucket: indices are memory-mapped."""
+    if "://" in os.fspath(path):
+        raise ValueError(f"a corpus lives on a local or mounted disk, not at {os.fspath(path)}")
+    return pathlib.Path(path)
 
 
 def pack_record(document: Document, ids: np.ndarray, width: int) -> bytes:
@@ -146,7 +153,7 @@ class Corpus:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = pathlib.Path(path)
+        self.path = local_folder(path)
         self.manifest = load_manifest(self.path)
         for stored in self.manifest.shards + self.manifest.index:
             check_size(self.path / stored.name, stored)
@@ -177,7 +184,7 @@ class Corpus:
         tokenizer = load_tokenizer(self.path / "tokenizer")
         if tokenizer.fingerprint != self.manifest.tokenizer:
             raise ValueError(
-                f"{self.path / 'tokenizer'} is not the tokenizer this corpus was made with"
+                f"{self.path} was made with another tokenizer than it holds; rebuild it"
             )
         return tokenizer
 
@@ -192,7 +199,7 @@ class Corpus:
         """
         wanted = np.asarray(indices, np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
-            raise ValueError(f"{self.path} has no document {wanted.max()}; it has {len(self)}")
+            raise IndexError(f"documents of {self.path} are 0 to {len(self) - 1}, not {wanted}")
         positions = self._record[wanted].astype(np.int64)
         shards = np.searchsorted(self._starts, positions, side="right") - 1
         data: list[bytes] = [b""] * len(wanted)
@@ -204,13 +211,11 @@ class Corpus:
         return [unpack_record(content) for content in data]
 
     def verify(self) -> None:
-        """Reads every file and compares sha256. Raises ValueError that names the first damaged one."""
+        """Reads every file and compares sha256. ValueError names the first damaged one."""
         for stored in self.manifest.shards + self.manifest.index:
             check_size(self.path / stored.name, stored)
             if sha256_of(self.path / stored.name) != stored.sha256:
-                raise ValueError(
-                    f"{self.path / stored.name} is damaged (sha256); build the corpus again"
-                )
+                raise ValueError(f"{self.path / stored.name} is damaged (sha256); rebuild it")
 
     def _index(self, name: str) -> np.ndarray:
         return np.load(self.path / "index" / f"{name}.npy", mmap_mode="r")
@@ -227,7 +232,7 @@ class Corpus:
                 self._readers[shard] = reader
             return reader.read(positions)
         except (RuntimeError, IndexError) as error:
-            raise ValueError(f"{file} is damaged ({error}); build the corpus again") from error
+            raise ValueError(f"{file} is damaged ({error}); rebuild it") from error
 
 
 def open_shard(file: pathlib.Path, documents: int) -> array_record_module.ArrayRecordReader:
@@ -243,7 +248,7 @@ def check_size(file: pathlib.Path, stored: StoredFile) -> None:
     size = file.stat().st_size if file.is_file() else None
     if size != stored.size:
         found = "missing" if size is None else f"{size} bytes long, wanted {stored.size}"
-        raise ValueError(f"{file} is {found}; build the corpus again")
+        raise ValueError(f"{file} is {found}; rebuild it")
 
 
 def sha256_of(file: pathlib.Path) -> str:

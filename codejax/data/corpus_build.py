@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from codejax.data.bpe import train_bpe
 from codejax.data.build import build_corpus, settle
-from codejax.data.corpus import Corpus
+from codejax.data.corpus import Corpus, local_folder
 from codejax.data.document import Document, Gauge, Skipped, Source
 from codejax.data.meter import note
 from codejax.data.readers import Tree
@@ -188,7 +188,7 @@ def build_corpora(
     Raises ValueError where a side has no document or the folder belongs to another recipe, OSError
     where the disk fails.
     """
-    folder = pathlib.Path(workdir)
+    folder = local_folder(workdir)
     settings = {
         "sources": description,
         "tokenizer": repr(tokenizer),
@@ -197,7 +197,7 @@ def build_corpora(
         "shard_bytes": repr(shard_bytes),
     }
     source.size()  # a source that is not there is an error before anything is written
-    settle(folder, settings)
+    settle(folder, settings, ("tokenizer", "*/parts/*", "*/manifest.json"))
     sides: tuple[Side, ...] = ("held_out", "train") if held_out else ("train",)
     selections = {
         side: Selection(source, side, held_out=held_out, drop_duplicates=drop_duplicates)
@@ -251,15 +251,19 @@ def sample(source: Source, max_bytes: int) -> list[bytes]:
 
     They depend on the documents alone, not on their order. Raises ValueError where there are none.
     """
-    heap: list[tuple[int, bytes]] = []  # the largest hash first
-    held = 0
+    heap: list[tuple[int, bytes]] = []  # negative hashes: the largest hash first
+    held, bound = 0, 1 << 64
     for item in source.read(Gauge()):
-        if isinstance(item, Document):
-            digest = hashlib.sha256(item.content).digest()
-            heapq.heappush(heap, (-int.from_bytes(digest[:8], "big"), item.content))
-            held += len(item.content)
+        if not isinstance(item, Document):
+            continue
+        number = int.from_bytes(hashlib.sha256(item.content).digest()[:8], "big")
+        if number >= bound:
+            continue
+        heapq.heappush(heap, (-number, item.content))
+        held += len(item.content)
         while held > max_bytes and len(heap) > 1:
-            held -= len(heapq.heappop(heap)[1])
+            negative, content = heapq.heappop(heap)
+            held, bound = held - len(content), -negative
     if not heap:
         raise ValueError("no training document to train a tokenizer on; change sources or held_out")
     return [content for _, content in sorted(heap, reverse=True)]

@@ -102,10 +102,12 @@ def load_tokenizer(path: epath.PathLike) -> Tokenizer:
         )
     try:
         definition = json.loads(file.read_text())
-        kind = definition["model"].get("type", "BPE")
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"{file} is not a tokenizer.json: {error}") from error
-    if kind == "bytes":
+    model = definition.get("model") if isinstance(definition, dict) else None
+    if not isinstance(model, dict):
+        raise ValueError(f"{file} is not a tokenizer.json: it describes no model")
+    if model.get("type") == "bytes":
         return ByteTokenizer()
     try:
         return BPETokenizer(definition)
