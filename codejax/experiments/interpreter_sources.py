@@ -76,9 +76,9 @@ class InterpreterSources:
     )
     max_file_bytes: int = 400_000
     max_line_bytes: int = 2_000
-    max_project_bytes: int = 2_000_000
-    max_bytes: int = 40_000_000
-    held_out: float = 0.1
+    max_project_bytes: int = 1_000_000
+    max_bytes: int = 60_000_000
+    held_out: float = 0.25
     max_held_out_bytes: int = 1_000_000
     exclude: tuple[str, ...] = ("codejax",)
 

@@ -113,7 +113,7 @@ def test_bounds_hold_and_gauge_fills():
         assert len(document.content) <= SMALL.max_file_bytes
         assert not set(document.path.split("/")) & interpreter_sources.VENDORED
     assert 0 < max(sizes.values()) <= 200_000
-    held_out = [size for name, size in sizes.items() if side_of(name, 0.1) == "held_out"]
+    held_out = [size for name, size in sizes.items() if side_of(name, SMALL.held_out) == "held_out"]
     assert len(held_out) > 1
     assert 50_000 < sum(held_out) <= 100_000
     assert 2_000_000 < sum(sizes.values()) <= 3_000_000
