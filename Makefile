@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 # Pinned versions where there is a file for this Python; `make ... CONSTRAINTS=` takes the newest.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])' 2>/dev/null)
 CONSTRAINTS ?= $(wildcard constraints/py$(VERSION).txt)
+comma := ,
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 
 .DEFAULT_GOAL := help
@@ -54,22 +55,26 @@ $(BIN)/python:
 	  exit 1; }
 
 # $(VENV)/.runtime, .dev and .slow are stamps: what is installed, as of setup.py and constraints.
-# pip writes to a log, so that a failure is a few lines and not a few hundred.
-comma := ,
+# uv installs three times as fast as pip; where it cannot (it reads no pip.conf), pip does. They
+# write to a log, so that a failure is a few lines and not a few hundred.
 define install
-	@echo "installing codejax$(1) into $(VENV)"
-	@$(PIP) $(addprefix --constraint ,$(CONSTRAINTS)) --editable '.$(1)' >$(VENV)/install.log 2>&1 || { \
-	  grep -i '^error' $(VENV)/install.log | head -n 3 >&2; \
+	@echo "installing codejax$(1) into $(VENV), which takes about a minute"
+	@{ $(2) || $(PIP) $(PINS) --editable '.$(1)'; } >$(VENV)/install.log 2>&1 || { \
+	  grep -i '^error' $(VENV)/install.log | tail -n 3 >&2; \
 	  echo "codejax: installing failed; the whole story is in $(VENV)/install.log" >&2; exit 1; }
 	@touch $@
 endef
+PINS := $(addprefix --constraint ,$(CONSTRAINTS))
+UV = $(PIP) $(PINS) uv && UV_HTTP_RETRIES=1 $(BIN)/uv pip install --quiet --compile-bytecode \
+  --python $(BIN)/python $${PIP_INDEX_URL:+--default-index "$$PIP_INDEX_URL"} $(PINS)
 
 $(VENV)/.runtime: setup.py $(CONSTRAINTS) | $(BIN)/python
-	$(call install,)
+	$(call install,,$(UV) --editable .)
 $(VENV)/.dev: setup.py $(CONSTRAINTS) | $(BIN)/python
-	$(call install,[dev])
+	$(call install,[dev],$(UV) --editable '.[dev]')
+# With pip alone, which knows of a CPU build of torch where one is configured.
 $(VENV)/.slow: setup.py $(CONSTRAINTS) | $(BIN)/python
-	$(call install,[dev$(comma)slow])
+	$(call install,[dev$(comma)slow],false)
 
 # The constraints of a Python: what a fresh environment gets today, without the suffixes of local
 # builds and without what torch itself pins for NVIDIA.
