@@ -38,6 +38,12 @@ TOLERANCES: dict[str, Tolerance] = {
     "drawn_frequency": Tolerance(
         0.012, "20,000 draws: 3.4 standard deviations of a frequency of one half"
     ),
+    "chi_square_sigmas": Tolerance(
+        5.0, "standard deviations of chi-square: its tail is heavier than a normal one's"
+    ),
+    "infilled_share": Tolerance(
+        0.028, "4,000 documents: 3.5 standard deviations of a frequency of one half"
+    ),
     "rope": Tolerance(1e-3, "angles of some thousand radians hold four decimals in float32"),
     "rope_relative": Tolerance(
         2e-3, "as rope, summed over the 64 coordinates of a score of order ten"

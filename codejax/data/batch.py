@@ -26,10 +26,11 @@ class Batch:
     """B packed rows of L slots.
 
     A slot's `tokens` entry is what the model reads and its `targets` entry what it must predict
-    there. `segments` counts 1, 2, ... within a row and is 0 on padding; a query sees only its own
-    segment. `positions` restart at 0 in each segment. `weights` multiply the loss of a slot and are
-    0 on padding. `streams` holds further arrays per token, named by the objective that reads them
-    (advantages, behaviour log-probabilities); pre-training has none.
+    there. `segments` number what was packed into a row, from 1 on and ascending, and are 0 on
+    padding; a query sees only its own segment. `positions` restart at 0 in each segment. `weights`
+    multiply the loss of a slot and are 0 on padding. `streams` holds further arrays per token,
+    named by the objective that reads them (advantages, behaviour log-probabilities); pre-training
+    has none.
     """
 
     tokens: Array  # int32 [B, L]

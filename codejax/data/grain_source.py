@@ -92,10 +92,8 @@ def batches(
     part = BatchPart(
         rows, start=start, stop=stop, global_batch_size=global_batch_size, offsets=places
     )
-    options = grain.ReadOptions(
-        num_threads=num_threads,
-        prefetch_buffer_size=num_prefetched * len(places) if num_threads else 0,
-    )
+    ahead = num_prefetched * len(places) if num_threads else 0
+    options = grain.ReadOptions(num_threads=min(num_threads, ahead), prefetch_buffer_size=ahead)
     taken = iter(grain.MapDataset.source(part).to_iter_dataset(options))
     consumed = start
     with contextlib.closing(taken):

@@ -50,11 +50,12 @@ class Data:
 class Rows:
     """Global rows by id, any id >= 0; from any thread, in any order.
 
-    Raises ValueError where sources do not share one tokenizer. `corpora` replaces the corpora that
-    the sources name, in their order.
+    Raises ValueError where `data` is impossible or sources do not share one tokenizer. `corpora`
+    replaces the corpora that the sources name, in their order.
     """
 
     def __init__(self, data: Data, corpora: Sequence[Corpus] | None = None) -> None:
+        data.check()
         self.data = data
         self.length = data.length
         opened = [None] * len(data.sources) if corpora is None else corpora
@@ -107,7 +108,7 @@ def assign(row: int, shares: Sequence[int]) -> tuple[int, int]:
     Of the first n rows of sources 0..k together, floor(n * share_k / total_k) are source k's; the
     others are rows 0, 1, ... of sources 0..k-1 together, and so on down. Row n is the (n+1)-th.
     """
-    total = sum(shares)
+    row, total = int(row), sum(shares)
     for number in range(len(shares) - 1, 0, -1):
         taken = row * shares[number] // total
         if (row + 1) * shares[number] // total > taken:

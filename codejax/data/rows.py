@@ -77,7 +77,7 @@ class Segment:
     piece: int
     start: int
     stop: int
-    parts: tuple[Part, ...]  # of the whole piece
+    parts: tuple[Part, ...]  # that lie there, wholly or in part
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -148,12 +148,11 @@ class RowSource:
         _, _, plan, spans = self._look_up(index)
         parts, offsets, owners = [], [], []
         for number, (piece, start, stop) in enumerate(spans):
-            for part, offset in parts_of(plan.pieces, piece):
-                # The part that holds the slot before the span gives the span's first input.
-                if offset < stop and offset + part.size > start - 1:
-                    parts.append(part)
-                    offsets.append(offset)
-                    owners.append(number)
+            # The part that holds the slot before the span gives the span's first input.
+            for part, offset in parts_between(plan.pieces, piece, max(0, start - 1), stop):
+                parts.append(part)
+                offsets.append(offset)
+                owners.append(number)
         rendered, fallbacks = self._units.render(parts, plan.epoch_key)
         ids: list[list[np.ndarray]] = [[] for _ in spans]
         before = [self._end_of_text] * len(spans)
@@ -180,7 +179,7 @@ class RowSource:
                 piece,
                 start,
                 stop,
-                tuple(part for part, _ in parts_of(plan.pieces, piece)),
+                tuple(part for part, _ in parts_between(plan.pieces, piece, start, stop)),
             )
             for piece, start, stop in spans
         ]
@@ -256,13 +255,16 @@ class RowSource:
         return draws.permute(np.arange(first, last), len(self._units), draws.draw_key(key, ORDER))
 
 
-def parts_of(pieces: Pieces, piece: int) -> list[tuple[Part, int]]:
-    """The parts of a piece, each with the number of the piece's slots before it."""
+def parts_between(pieces: Pieces, piece: int, start: int, stop: int) -> list[tuple[Part, int]]:
+    """The parts of a piece that lie in its slots `start:stop`, with the slots before each."""
     first, last = pieces.splits.item(piece), pieces.splits.item(piece + 1)
+    ends = np.cumsum(pieces.size[first:last])
+    low = first + int(np.searchsorted(ends, start, side="right"))
+    high = first + int(np.searchsorted(ends, stop, side="left")) + 1
     columns = (pieces.document, pieces.start, pieces.stop, pieces.infill, pieces.size)
-    found, offset = [], 0
+    found, offset = [], int(ends[low - first]) - pieces.size.item(low)
     for i, values in enumerate(
-        zip(*(column[first:last].tolist() for column in columns), strict=True), first
+        zip(*(column[low:high].tolist() for column in columns), strict=True), low
     ):
         part = Part(*values, first=i == first, last=i == last - 1)
         found.append((part, offset))
