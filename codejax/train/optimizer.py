@@ -2,32 +2,32 @@
 
 clip by global norm -> direction (AdamW, Muon, Adafactor, Lion) -> decoupled decay -> learning rate.
 
-What a leaf is follows from its logical axes alone, so that stacked and split weights are treated as
-the matrices they are: ("layers", "embed", "heads", "head_dim") is one [embed, heads * head_dim]
-matrix a layer. Weight decay is multiplied by the learning rate, in all four. Gradients come summed
-and normalised; accumulation is the step's business. Parameters and slots are float32.
+What a leaf is follows from its logical axes alone (`matrices.py`), so that stacked and split
+weights are treated as the matrices they are. Weight decay is multiplied by the learning rate, in
+all four. Gradients come summed and normalised; accumulation is the step's business. Parameters and
+slots are float32.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import optax
-import optax.contrib
 
 from codejax.parallel.rules import Axes, is_axes
 from codejax.recipe import spec
+from codejax.train.matrices import (
+    Kind,
+    fold,
+    map_axes,
+    on_matrices,
+    orthogonalise,
+    per_layer,
+    weight_kind,
+)
 from codejax.train.schedule import Schedule, build_schedule
-
-Kind = Literal["matrix", "embedding", "head", "vector"]
-
-# Leading axes that stack separate weights, and axes that are one matrix dimension cut in two.
-STACKED = ("layers",)
-SPLIT = (("heads", "head_dim"), ("kv_heads", "head_dim"))
 
 
 @spec
@@ -141,7 +141,7 @@ def build_optimizer(
     range, a schedule that does not fit into `num_steps`, or axes that name no known weight.
     """
     optimizer.check()
-    kinds = _map_axes(weight_kind, axes)
+    kinds = map_axes(weight_kind, axes)
     decayed = jax.tree.map(lambda kind: kind in optimizer.decayed, kinds)
     links = {
         "clip": (
@@ -187,47 +187,6 @@ def state_axes(optimizer: optax.GradientTransformation, params: Any, *, axes: An
     return jax.tree_util.tree_map_with_path(slot_axes, jax.eval_shape(optimizer.init, params))
 
 
-class Fold(NamedTuple):
-    """A weight read as a stack of vectors or matrices: which dimensions stack, which are one."""
-
-    stacked: tuple[int, ...]
-    groups: tuple[tuple[int, ...], ...]
-
-
-def fold(names: Axes) -> Fold:
-    """The reading of a weight with these logical axes; ValueError where there is none."""
-    stacked = tuple(i for i, name in enumerate(names) if name in STACKED)
-    groups: list[tuple[int, ...]] = []
-    for i, name in enumerate(names):
-        if i in stacked:
-            continue
-        if groups and groups[-1] == (i - 1,) and (names[i - 1], name) in SPLIT:
-            groups[-1] = (i - 1, i)
-        else:
-            groups.append((i,))
-    if stacked != tuple(range(len(stacked))) or not 1 <= len(groups) <= 2:
-        raise ValueError(
-            f"no optimizer knows a weight with axes {names}: wanted {STACKED} first if at all, "
-            f"then one or two dimensions, of which {SPLIT} may be cut in two"
-        )
-    return Fold(stacked, tuple(groups))
-
-
-def weight_kind(names: Axes) -> Kind:
-    """What the optimizer takes a weight with these logical axes for."""
-    if len(fold(names).groups) == 1:
-        return "vector"
-    if "vocab" in names:
-        return "embedding" if names[0] == "vocab" else "head"
-    return "matrix"
-
-
-def muon_dimensions(names: Axes) -> optax.contrib.MuonDimensionNumbers:
-    """Which dimensions a layer's matrix maps from and to; to optax all others are a batch."""
-    reduction, output = fold(names).groups
-    return optax.contrib.MuonDimensionNumbers(reduction_axis=reduction, output_axis=output)
-
-
 def _direction(optimizer: Optimizer, axes: Any, kinds: Any) -> optax.GradientTransformation:
     match optimizer:
         case AdamW():
@@ -241,39 +200,28 @@ def _direction(optimizer: Optimizer, axes: Any, kinds: Any) -> optax.GradientTra
 
 
 def _muon(optimizer: Muon, axes: Any, kinds: Any) -> optax.GradientTransformation:
-    # optax.partition leaves a MaskedNode where the other group's weights were.
-    dimensions = jax.tree.map(
-        lambda kind, names: muon_dimensions(names) if kind == "matrix" else optax.MaskedNode(),
-        kinds,
-        axes,
-    )
-
-    def rescale(updates: Any) -> Any:
+    def orthogonal(updates: Any, _: Any) -> Any:
+        # optax.partition leaves no leaf where the other group's weights were.
         return jax.tree.map(
-            lambda update, dims: update * _muon_scale(update.shape, dims, optimizer.consistent_rms),
+            lambda update, names: orthogonalise(
+                update,
+                names,
+                num_steps=optimizer.newton_schulz_steps,
+                consistent_rms=optimizer.consistent_rms,
+            ),
             updates,
-            dimensions,
+            masked_axes,
         )
 
+    groups = jax.tree.map(lambda kind: "matrix" if kind == "matrix" else "other", kinds)
+    masked_axes = jax.tree.map(
+        lambda group, names: names if group == "matrix" else optax.MaskedNode(), groups, axes
+    )
     matrix = optax.chain(
-        optax.contrib.scale_by_muon(
-            ns_steps=optimizer.newton_schulz_steps,
-            beta=optimizer.momentum,
-            nesterov=optimizer.nesterov,
-            weight_dimension_numbers=lambda _: dimensions,
-        ),
-        optax.stateless(lambda updates, _: rescale(updates)),
+        optax.trace(optimizer.momentum, nesterov=optimizer.nesterov), optax.stateless(orthogonal)
     )
     other = optax.scale_by_adam(optimizer.b1, optimizer.b2, optimizer.eps)
-    groups = jax.tree.map(lambda kind: "matrix" if kind == "matrix" else "other", kinds)
     return optax.partition({"matrix": matrix, "other": other}, groups)
-
-
-def _muon_scale(shape: tuple[int, ...], dims: Any, consistent_rms: float | None) -> float:
-    fan_in, fan_out = (math.prod(shape[i] for i in group) for group in dims)
-    if consistent_rms is None:
-        return max(1.0, fan_out / fan_in) ** 0.5
-    return consistent_rms * max(fan_in, fan_out) ** 0.5
 
 
 def _adafactor(optimizer: Adafactor, axes: Any) -> optax.GradientTransformation:
@@ -288,40 +236,10 @@ def _adafactor(optimizer: Adafactor, axes: Any) -> optax.GradientTransformation:
     if optimizer.momentum is not None:
         links.append(optax.ema(optimizer.momentum, debias=False))
     one = optax.chain(*links)
-    stacked = _map_axes(lambda names: "stacked" if fold(names).stacked else "single", axes)
-    by_group = {"stacked": _per_layer(one), "single": one}
+    stacked = map_axes(lambda names: "stacked" if fold(names).stacked else "single", axes)
+    by_group = {"stacked": per_layer(one), "single": one}
     present = {label: by_group[label] for label in set(jax.tree.leaves(stacked))}
-    return _on_matrices(optax.partition(present, stacked), axes)
-
-
-def _per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`inner` applied to each layer of stacked leaves as if it were alone."""
-    return optax.GradientTransformation(
-        lambda params: jax.vmap(inner.init)(params),
-        lambda updates, state, params=None: jax.vmap(inner.update)(updates, state, params),
-    )
-
-
-def _on_matrices(inner: optax.GradientTransformation, axes: Any) -> optax.GradientTransformation:
-    """`inner` applied to leaves whose cut dimensions are merged."""
-
-    def merge(tree: Any) -> Any:
-        return jax.tree.map(
-            lambda leaf, names: leaf.reshape(_folded(leaf.shape, names)[0]), tree, axes
-        )
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        merged, state = inner.update(merge(updates), state, merge(params))
-        return jax.tree.map(lambda new, old: new.reshape(old.shape), merged, updates), state
-
-    return optax.GradientTransformation(lambda params: inner.init(merge(params)), update)
-
-
-def _folded(shape: tuple[int, ...], names: Axes) -> tuple[tuple[int, ...], Axes]:
-    """Shape and names once cut dimensions are merged; the first axis names a merged dimension."""
-    stacked, groups = fold(names)
-    dims = tuple((i,) for i in stacked) + groups
-    return tuple(math.prod(shape[i] for i in dim) for dim in dims), tuple(names[d[0]] for d in dims)
+    return on_matrices(optax.partition(present, stacked), axes)
 
 
 def _slot_axes(
@@ -329,7 +247,7 @@ def _slot_axes(
 ) -> Axes:
     if slot == shape:
         return names
-    merged, merged_names = _folded(shape, names)
+    merged, merged_names = fold(names).merged_shape(shape), fold(names).merged_axes(names)
     if slot == merged:
         return merged_names
     # Sizes tell which dimension was averaged away; in a square matrix the rows' slot lost the last.
@@ -338,10 +256,6 @@ def _slot_axes(
         if dropped >= 0 and slot == merged[:dropped] + merged[dropped + 1 :]:
             return merged_names[:dropped] + merged_names[dropped + 1 :]
     return (None,) * len(slot)
-
-
-def _map_axes(function: Callable[[Axes], Any], axes: Any) -> Any:
-    return jax.tree.map(function, axes, is_leaf=is_axes)
 
 
 def _check_common(optimizer: Optimizer) -> None:

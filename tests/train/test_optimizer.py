@@ -15,6 +15,7 @@ from codejax import trees
 from codejax.parallel import rules
 from codejax.parallel.rules import is_axes
 from codejax.train import optimizer as optimizers
+from codejax.train.matrices import fold, orthogonalise, weight_kind
 from codejax.train.optimizer import (
     Adafactor,
     AdamW,
@@ -22,7 +23,6 @@ from codejax.train.optimizer import (
     Muon,
     build_optimizer,
     state_axes,
-    weight_kind,
 )
 from codejax.train.schedule import Constant, Linear
 
@@ -123,10 +123,8 @@ def muon_reference(spec):
 
     def direction(g, p, t):
         nonlocal m
-        m = beta * m + (1 - beta) * g
-        x = m / (1 - beta**t)
-        if spec.nesterov:
-            x = beta * m / (1 - beta ** (t + 1)) + (1 - beta) * g / (1 - beta**t)
+        m = beta * m + g
+        x = g + beta * m if spec.nesterov else m
         x = x / np.linalg.norm(x)
         for _ in range(spec.newton_schulz_steps):
             square = x @ x.T
@@ -209,18 +207,29 @@ def test_optimizer_equals_float64_numpy_layer_by_layer(name):
     check_against_reference(name)
 
 
+def orthogonalise_heads(weight, names, **settings):
+    """Wrong: each head's matrix by itself."""
+    if len(names) == 4 and names[1] == "embed":
+        alone = orthogonalise(
+            weight.swapaxes(1, 2), ("layers", "layers", "embed", "mlp"), **settings
+        )
+        return alone.swapaxes(1, 2)
+    return orthogonalise(weight, names, **settings)
+
+
+def orthogonalise_stack(weight, names, **settings):
+    """Wrong: the layers as one tall matrix."""
+    _, *shape = fold(names).merged_shape(weight.shape)
+    blob = orthogonalise(weight.reshape(-1, shape[-1]), ("embed", "mlp"), **settings)
+    return blob.reshape(weight.shape)
+
+
 @pytest.mark.parametrize("name", ["muon", "adafactor"])
 def test_optimizer_equals_float64_numpy_mutant(name, monkeypatch):
-    if name == "muon":  # heads orthogonalised one by one in place of the whole matrix
-        monkeypatch.setattr(
-            optimizers,
-            "muon_dimensions",
-            lambda names: optax.contrib.MuonDimensionNumbers(
-                *(((1,), (3,)) if len(names) == 4 else ((1,), (2,)))
-            ),
-        )
+    if name == "muon":
+        monkeypatch.setattr(optimizers, "orthogonalise", orthogonalise_heads)
     else:  # the layers of a stack share their update's RMS
-        monkeypatch.setattr(optimizers, "_per_layer", lambda inner: inner)
+        monkeypatch.setattr(optimizers, "per_layer", lambda inner: inner)
     with pytest.raises(AssertionError):
         check_against_reference(name)
 
@@ -253,11 +262,7 @@ def test_stacked_weights_are_trained_as_separate_layers(name):
 
 
 def test_stacked_weights_are_trained_as_separate_layers_mutant(monkeypatch):
-    def as_one_blob(names):
-        cut = (len(names) + 1) // 2
-        return optax.contrib.MuonDimensionNumbers(tuple(range(cut)), tuple(range(cut, len(names))))
-
-    monkeypatch.setattr(optimizers, "muon_dimensions", as_one_blob)
+    monkeypatch.setattr(optimizers, "orthogonalise", orthogonalise_stack)
     with pytest.raises(AssertionError, match="layer 0"):
         check_stacked_equals_separate(SPECS["muon"])
 
@@ -399,9 +404,10 @@ def check_sharded_equals_unsharded(spec, mesh, change=lambda updates: updates):
 
     step = jax.jit(step, out_shardings=(place_params, place_state))
     params = jax.device_put(PARAMS, place_params)
-    state = jax.jit(optimizer.init, out_shardings=place_state)(params)
-    for gradient in GRADIENTS:
-        params, state = step(params, state, jax.device_put(gradient, place_params))
+    with jax.set_mesh(mesh):
+        state = jax.jit(optimizer.init, out_shardings=place_state)(params)
+        for gradient in GRADIENTS:
+            params, state = step(params, state, jax.device_put(gradient, place_params))
     bound = tolerance("sharded_optimizer")
     difference = trees.first_difference(params, train(spec), rtol=bound, atol=bound)
     assert difference is None, difference
@@ -427,3 +433,30 @@ def test_sharded_update_equals_unsharded_mutant(mesh):
 
     with pytest.raises(AssertionError, match="head/kernel"):
         check_sharded_equals_unsharded(SPECS["adamw"], mesh, change=first_shard_everywhere)
+
+
+def check_memory(layers, mesh):
+    """Orthogonalising a sharded stack holds a few matrices a device, and gathers none."""
+    names, shape = ("layers", "embed", "heads", "head_dim"), (layers, 64, 8, 16)
+    place = rules.sharding(names, mesh)
+    stack = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
+    settings = {"num_steps": 5, "consistent_rms": 0.2}
+    with jax.set_mesh(mesh):
+        jitted = jax.jit(lambda x: orthogonalise(x, names, **settings), out_shardings=place)
+        compiled = jitted.lower(stack).compile()
+    assert "all-gather" not in (compiled.as_text() or "")
+    a_matrix, a_shard = 4 * 64 * 128, 4 * layers * 64 * 128 // mesh.size
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 6 * a_matrix + 3 * a_shard
+
+
+@pytest.mark.parametrize("layers", [3, 16])
+def test_orthogonalising_gathers_no_sharded_matrix(layers, mesh):
+    check_memory(layers, mesh)
+
+
+def test_orthogonalising_gathers_no_sharded_matrix_mutant(mesh, monkeypatch):
+    monkeypatch.setattr(rules, "constrain", lambda x, axes: x)
+    with pytest.raises(AssertionError):
+        check_memory(16, mesh)
