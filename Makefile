@@ -44,7 +44,9 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.slow
-	@for file in benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	@mkdir -p benchmarks/results
+	@for file in benchmarks/[!_]*.py; do name=$$(basename "$$file" .py); echo "== $$name"; \
+	  $(BIN)/python "$$file" --output="benchmarks/results/$$name.json" || exit 1; done
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
