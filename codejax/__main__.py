@@ -35,6 +35,7 @@ exit codes:
   0    done
   1    failed unexpectedly, with a traceback
   2    something you can mend, with one line that says what
+  3    training stopped at a loss that is not finite; the batch is saved in the work folder
   75   stopped by SIGTERM after saving: run the same command again to go on
   130  interrupted from the keyboard
 """
