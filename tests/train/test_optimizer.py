@@ -77,8 +77,8 @@ PARAMS = draw(0)
 GRADIENTS = [draw(seed, scale=0.05 * seed) for seed in (1, 2, 3)]
 
 
-def train(spec, *, params=PARAMS, gradients=GRADIENTS, axes=AXES):
-    """The parameters after one update for each gradient, at constant learning rate."""
+def trainer(spec, axes=AXES):
+    """A function giving the parameters after one update for each gradient, at constant rate."""
     optimizer = build_optimizer(spec, Constant(), num_steps=NUM_STEPS, axes=axes)
 
     @jax.jit
@@ -86,10 +86,17 @@ def train(spec, *, params=PARAMS, gradients=GRADIENTS, axes=AXES):
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    state = optimizer.init(params)
-    for gradient in gradients:
-        params, state = step(params, state, gradient)
-    return params
+    def run(params, gradients):
+        state = optimizer.init(params)
+        for gradient in gradients:
+            params, state = step(params, state, gradient)
+        return params
+
+    return run
+
+
+def train(spec):
+    return trainer(spec)(PARAMS, GRADIENTS)
 
 
 # --- the same in float64, one layer's weight at a time --------------------------------------------
@@ -241,11 +248,12 @@ def check_stacked_equals_separate(spec):
     """Training the stack equals training each layer by itself, the clip that couples all off."""
     spec = type(spec)(**{**vars(spec), "clip_global_norm": None})
     bound = tolerance("stacked_equals_separate")
-    together = train(spec)["blocks"]
-    unstacked = jax.tree.map(lambda names: names[1:], AXES["blocks"], is_leaf=is_axes)
+    together = trainer(spec, AXES["blocks"])(PARAMS["blocks"], [g["blocks"] for g in GRADIENTS])
+    one_layer = jax.tree.map(lambda names: names[1:], AXES["blocks"], is_leaf=is_axes)
+    train_one = trainer(spec, one_layer)
     for layer in (0, 2):
         params, *gradients = (take_layer(tree["blocks"], layer) for tree in (PARAMS, *GRADIENTS))
-        alone = train(spec, params=params, gradients=gradients, axes=unstacked)
+        alone = train_one(params, gradients)
         difference = trees.first_difference(
             take_layer(together, layer), alone, rtol=bound, atol=bound
         )
@@ -288,7 +296,7 @@ def check_decay(decayed, moved):
     """With zero gradients, exactly the decayed kinds shrink, by learning_rate * weight_decay."""
     spec = AdamW(learning_rate=0.1, weight_decay=0.5, decayed=decayed)
     zeros = jax.tree.map(np.zeros_like, PARAMS)
-    after = trees.named_leaves(train(spec, gradients=[zeros]))
+    after = trees.named_leaves(trainer(spec)(PARAMS, [zeros]))
     for name, before in trees.named_leaves(PARAMS).items():
         factor = 0.95 if WEIGHTS[name][2] in moved else 1.0
         np.testing.assert_allclose(after[name], factor * before, rtol=tolerance("optimizer_step"))
