@@ -29,7 +29,7 @@ RUNTIME = [
     "matplotlib>=3.10",
     "tensorboardX>=2.6.4",
 ]
-TEST = ["pytest>=8.4", "hypothesis>=6.130"]
+TEST = ["pytest>=9.0", "hypothesis>=6.130"]
 # The TPU compiler, for the tests that compile ahead of time; it has wheels for this platform alone.
 TEST += ["libtpu; platform_system == 'Linux' and platform_machine == 'x86_64'"]
 
