@@ -99,12 +99,10 @@ def count_flops(model: Model, length: int) -> Flops:
 
 def visible_tokens(length: int, *, causal: bool = True, window: int | None = None) -> float:
     """Tokens that a token of a full row sees, itself included, averaged over the row."""
-    if not causal:
-        # A window without causality reaches as far ahead as it reaches back.
-        reach = length if window is None else min(window, length)
-        return (reach * (2 * length - reach + 1) - length) / length
     reach = length if window is None else min(window, length)
-    return (reach * (reach + 1) / 2 + (length - reach) * reach) / length
+    beyond = (length - reach) * (length - reach + 1) / 2  # pairs too far back for the window
+    pairs = length * (length + 1) / 2 if causal else length**2
+    return (pairs - beyond) / length
 
 
 def model_flops_utilization(

@@ -119,7 +119,6 @@ def visible_by_mask(length, causal, window):
     mask = (key <= query) if causal else np.ones((length, length), bool)
     if window is not None:
         mask &= query - key < window
-        mask &= key - query < window
     return mask.sum() / length
 
 
