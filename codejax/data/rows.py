@@ -3,8 +3,8 @@
 In: a built corpus and a `Source` that says what to take from it. Out: `Row`s of numpy arrays, for
 any i >= 0, epoch after epoch. Each epoch has its own permutation of units and its own draws of
 fill-in-the-middle; windows of permuted units are packed one at a time, and a window's rows are
-shuffled within it. As units are permuted over the whole corpus, a window is a random sample of it,
-so nothing is gained by shuffling rows further, and a row needs the plan of one window only.
+shuffled within it. As units are permuted over the whole corpus, a window is a random sample of it:
+shuffling rows further would gain little, and would cost a plan (some milliseconds) a row.
 
 Rows of several sources are mixed in `mixture.py`, batched in `grain_source.py`.
 """
@@ -29,7 +29,7 @@ from codejax.recipe import spec
 
 ORDER, SHUFFLE = 3, 4  # streams of draws, beside those of fim.py
 CACHED_PLANS = 4  # windows; threads that prefetch work on one or two at a time
-COUNTED_AT_ONCE = 1 << 18  # units whose slots are summed at a time when an epoch is counted
+COUNTED_AT_ONCE = 1 << 16  # units whose slots are summed at a time when an epoch is counted
 
 
 @spec
