@@ -7,21 +7,19 @@ own policy forbids it), runs no script, and follows the reader's light or dark s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from codejax.experiments.figures import MODES, Figure
 from codejax.experiments.markup import Html, element, facts, join, table
 from codejax.experiments.record import Line, RunRecord
+from codejax.experiments.spelling import BLANK, brief, clock, number, plain, short, spell
 from codejax.experiments.stylesheet import STYLESHEET
 from codejax.recipe import difference, fingerprint, render
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 CONTEXT_LINES = 14  # of a sample's prefix and suffix
-BLANK = "–"
 
 
 def page(runs: Sequence[RunRecord], figures: Sequence[Figure], *, command: str) -> str:
@@ -37,7 +35,7 @@ def page(runs: Sequence[RunRecord], figures: Sequence[Figure], *, command: str) 
         *(section for run in runs for section in _samples(run, single=len(runs) == 1)),
         *_data(runs[0]),
         *_provenance(runs),
-        _again(command),
+        _again(runs, command),
     ]
     head = element(
         "head",
@@ -295,7 +293,7 @@ def _provenance(runs: Sequence[RunRecord]) -> Iterator[Html]:
         pairs = [("work folder", str(run.path))]
         if run.recipe is not None:
             pairs.append(("recipe fingerprint", fingerprint(run.recipe)))
-        pairs += [(spell(name), plain(value)) for name, value in run.run.items()]
+        pairs += _start_facts(run)
         yield element("h3", run.name) if len(runs) > 1 else Html("")
         yield facts(pairs)
         if run.recipe is not None:
@@ -303,8 +301,22 @@ def _provenance(runs: Sequence[RunRecord]) -> Iterator[Html]:
             yield element("details", element("summary", "Every field of the recipe"), listing)
 
 
-def _again(command: str) -> Html:
-    return join(element("h2", "Make this page again"), element("pre", command))
+def _start_facts(run: RunRecord) -> Iterator[tuple[str, str]]:
+    """Of the newest start, and how many there were."""
+    if not run.starts:
+        return
+    newest = run.starts[-1]
+    if len(run.starts) > 1:
+        steps = ", ".join(plain(start.get("resumed_from")) for start in run.starts[1:])
+        yield "starts", f"{len(run.starts)}, resumed from step {steps}"
+    for name, value in newest.items():
+        if value and name not in ("command", "resumed_from", "fingerprint"):
+            yield spell(name), plain(value)
+
+
+def _again(runs: Sequence[RunRecord], command: str) -> Html:
+    commands = [start["command"] for run in runs for start in run.starts[-1:] if "command" in start]
+    return join(element("h2", "Again"), element("pre", "\n".join([*commands, command])))
 
 
 def _named(figures: Sequence[Figure], name: str) -> Figure | None:
@@ -326,48 +338,6 @@ def duration(run: RunRecord) -> float:
         if isinstance(line.get("time"), int | float)
     ]
     return max(times) - min(times) if times else 0.0
-
-
-def short(value: float) -> str:
-    """A count in three digits: 12.3k, 4.56M, 1.2B."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
-
-
-def clock(seconds: float) -> tuple[str, str]:
-    """A time as on a clock, and the unit of its first part."""
-    whole = round(seconds)
-    if whole < 60:
-        return str(whole), "seconds"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02}", "minutes"
-    return f"{whole // 3600}:{whole % 3600 // 60:02}", "hours"
-
-
-def number(value: float | None, form: str) -> str:
-    return BLANK if value is None else format(value, form)
-
-
-def spell(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def plain(value: Any) -> str:
-    """A value of JSON on one line."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
-    return json.dumps(value)
-
-
-def brief(value: Any) -> str:
-    """A recipe's value in a table: the type of a spec, and other values as they are spelt."""
-    return type(value).__name__ if hasattr(value, "__is_spec__") else repr(value)
 
 
 def _parameters(run: RunRecord) -> str:

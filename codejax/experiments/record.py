@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 
 from codejax.recipe import Recipe, RecipeError, loads
+from codejax.runlog.metrics import NOT_IN_JSON
 
 Line = dict[str, Any]
 
@@ -32,7 +33,7 @@ class RunRecord:
 
     path: epath.Path
     recipe: Recipe | None  # None where there is none, or it was made by another version
-    run: Line  # run.json
+    starts: list[Line]  # of run.json: when, where and with what it was started, oldest first
     results: Line  # results.json
     metrics: dict[str, list[Line]]
     damaged: int
@@ -45,9 +46,9 @@ class RunRecord:
     def series(self, kind: str, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values, float64, of one figure over the run, where it was written."""
         pairs = [
-            (line["step"], line[name])
+            (line["step"], float(line[name]))
             for line in self.metrics.get(kind, ())
-            if isinstance(line.get(name), int | float)
+            if isinstance(line.get(name), int | float) or line.get(name) in NOT_IN_JSON
         ]
         steps, values = zip(*pairs, strict=True) if pairs else ((), ())
         return np.array(steps, np.float64), np.array(values, np.float64)
@@ -83,7 +84,7 @@ def read_run(path: epath.PathLike) -> RunRecord:
     return RunRecord(
         path=path,
         recipe=_read_recipe(path / "recipe.json"),
-        run=_read_object(path / "run.json"),
+        starts=_read_object(path / "run.json").get("starts", []),
         results=results,
         metrics=metrics,
         damaged=damaged,

@@ -18,9 +18,9 @@ from tolerances import tolerance
 from codejax.experiments import figures, markup
 from codejax.experiments.compression import Compression
 from codejax.experiments.figures import SERIES, draw_figures, running_mean, spread, thin
-from codejax.experiments.page import clock, short
 from codejax.experiments.record import read_run
 from codejax.experiments.report import report
+from codejax.experiments.spelling import clock, short
 from codejax.recipe import dumps, spec
 
 HOSTILE = '</mark></pre><script src="https://x.test/a.js">$x_1$&\'\x1b[31m\u202e\ud800\r\0'
@@ -50,7 +50,8 @@ def make_run(folder: pathlib.Path, *, name: str = "one", steps: int = 40, **fiel
             lines.append({"step": step, "time": 1e9 + step, "kind": "held_out"} | bits)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "recipe.json").write_text(dumps(Run(name=name, **fields)))
-    (folder / "run.json").write_text(json.dumps({"commit": "abc123", "jax": "0.10.2"}))
+    start = {"commit": {"id": "abc123", "dirty": True}, "command": "codejax run x", "jax": "0.10"}
+    (folder / "run.json").write_text(json.dumps({"starts": [start]}))
     size = {"num_files": 3, "num_bytes": 1000}
     measured = [
         {"compressor": "xz", "mode": mode, "settings": "9e", "compressed_bytes": 250, "seconds": 1}
@@ -115,7 +116,8 @@ def test_page_shows_the_run_and_asks_for_nothing(tmp_path: pathlib.Path):
     for shown in (
         "1.750",
         "1.23M",
-        "abc123",
+        "id abc123, dirty true",
+        "codejax run x",
         "f00d",
         "12,345",
         "1,000",
@@ -210,6 +212,7 @@ def test_what_is_not_finite_is_left_out_of_figures(tmp_path: pathlib.Path):
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 41, "kind": "train", "loss": NaN}\n')
         file.write('{"step": 42, "kind": "train", "loss": Infinity}\n')
+        file.write('{"step": 43, "kind": "train", "loss": "-inf"}\n')
     assert report([run], tmp_path / "report").exists()
 
 
@@ -292,8 +295,8 @@ def test_running_mean_and_thinning_keep_the_mean():
 
 
 def test_numbers_are_short():
-    assert [short(n) for n in (7, 950, 12_345, 5_240_000, 1.2e9)] == [
-        *("7", "950", "12.3k", "5.24M", "1.2B")
+    assert [short(n) for n in (7, 950, 999_990, 5_240_000, 1.2e9)] == [
+        *("7", "950", "1M", "5.24M", "1.2B")
     ]
     assert [clock(n) for n in (8, 245, 7384)] == [
         ("8", "seconds"),
