@@ -29,17 +29,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from codejax.recipe import spec
+from codejax.train import leaves, retention
 from codejax.train import manifest as manifests
-from codejax.train import retention
-from codejax.train.leaves import (
-    array_leaves,
-    digest,
-    dtype_name,
-    named_leaves,
-    restored,
-    stored,
-    stored_target,
-)
 from codejax.train.manifest import Damaged, Leaf, Manifest
 from codejax.train.processes import first_line, from_first, is_first, together
 
@@ -64,12 +55,11 @@ class Checkpointing:
     timeout_seconds: int = 1200  # for all processes to finish one save
 
     def check(self) -> None:
-        least = {"every_steps": 1, "keep_last": 1, "keep_best": 0, "timeout_seconds": 1}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name}={getattr(self, name)}; it must be at least {bound}")
-        if self.host_memory_gb is not None and self.host_memory_gb < 1:
-            raise ValueError(f"host_memory_gb={self.host_memory_gb}; it must be at least 1 or None")
+        positive = ("every_steps", "keep_last", "host_memory_gb", "timeout_seconds")
+        for name, least in {**dict.fromkeys(positive, 1), "keep_best": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value}; it must be at least {least}")
 
 
 class CheckpointError(RuntimeError):
@@ -117,8 +107,7 @@ class Checkpoints:
         return step > 0 and step % self.spec.every_steps == 0
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> float:
-        """Begins to save and returns once the state may be donated; the rest happens behind the
-        training.
+        """Begins to save and returns once the state may be donated; the rest goes on behind.
 
         Args:
           step: steps finished. The step that was saved or restored last is not saved again.
@@ -136,10 +125,10 @@ class Checkpoints:
         start = time.perf_counter()
         self.wait()
         if step != self._last:
-            leaves = array_leaves(state)
+            named = leaves.array_leaves(state)
             self._open()
-            self._handler.seal(step, meta, leaves)
-            arrays = {name: stored(leaf) for name, leaf in leaves.items()}
+            self._handler.seal(step, meta, named)
+            arrays = {name: leaves.stored(leaf) for name, leaf in named.items()}
             try:
                 self._writer.save(self._path(step), args=_Save(arrays), force=True)
             except (OSError, ValueError, jax.errors.JaxRuntimeError) as error:
@@ -214,18 +203,18 @@ class Checkpoints:
           ValueError: the checkpoint is of another state than the target.
         """
         self.wait()
-        wanted = named_leaves(target)
+        wanted = leaves.unique_leaves(target)
         tried: dict[int, str] = {}
         while (candidate := from_first(lambda: self._candidate(step, tried))) is not None:
             try:
                 manifest, arrays = self._read(candidate, wanted, partial)
             except Damaged as damage:
                 tried[candidate] = str(damage)
-                log.warning("%s", self._damage_message(candidate, damage))
+                self._warn_of_damage(candidate, damage)
                 continue
             self._last = candidate
-            leaves = [restored(arrays[name], leaf) for name, leaf in wanted.items()]
-            state = jax.tree.unflatten(jax.tree.structure(target), leaves)
+            flat = [leaves.restored(arrays[name], leaf) for name, leaf in wanted.items()]
+            state = jax.tree.unflatten(jax.tree.structure(target), flat)
             return Restored(state, manifest.meta, candidate)
         raise CheckpointError(self._nothing_good(step, tried))
 
@@ -243,11 +232,9 @@ class Checkpoints:
                 " resume from them or choose another workdir"
             )
         self._opened = True
-        if not is_first():
-            return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for path in self.directory.iterdir():
-            if TEMPORARY in path.name:
+        if is_first():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for path in self.directory.glob(f"*{TEMPORARY}*"):
                 log.warning("removing %s, a save that was never finished", path)
                 _delete(path)
 
@@ -299,7 +286,7 @@ class Checkpoints:
             problem = self._problem(step)
             if problem is None:
                 return step
-            log.warning("%s", self._damage_message(step, problem))
+            self._warn_of_damage(step, problem)
         return None
 
     def _candidate(self, asked: int | None, tried: Mapping[int, str]) -> int | None:
@@ -313,7 +300,7 @@ class Checkpoints:
         path = self._path(step)
         manifest = together(lambda: _whole_manifest(path))
         manifests.check_target(manifest, wanted, partial=partial)
-        target = {name: stored_target(leaf) for name, leaf in wanted.items()}
+        target = {name: leaves.stored_target(leaf) for name, leaf in wanted.items()}
         arguments = _Restore(
             item=target,
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
@@ -325,8 +312,8 @@ class Checkpoints:
             raise Damaged(f"{wrong[0]}{more} is not what was saved (its digest differs)")
         return manifest, arrays
 
-    def _damage_message(self, step: int, problem: Damaged) -> str:
-        return f"the checkpoint {self._path(step)} is damaged and passed over: {problem}"
+    def _warn_of_damage(self, step: int, problem: Damaged) -> None:
+        log.warning("the checkpoint %s is damaged and passed over: %s", self._path(step), problem)
 
     def _failure_message(self, step: int, error: BaseException) -> str:
         reason = first_line(error)
@@ -347,23 +334,23 @@ class Checkpoints:
 class _Sealing(ocp.PyTreeCheckpointHandler):
     """Orbax's handler for trees; writes codejax's manifest as the last thing before the commit."""
 
-    def seal(self, step: int, meta: Mapping[str, Any], leaves: dict[str, jax.Array]) -> None:
+    def seal(self, step: int, meta: Mapping[str, Any], named: Mapping[str, jax.Array]) -> None:
         """Notes what the next save holds; starts the digests before the arrays can be donated."""
         self._step = step
         self._meta = json.loads(json.dumps(meta))
-        self._leaves = {
-            name: (leaf.shape, dtype_name(leaf), digest(stored(leaf)))
-            for name, leaf in leaves.items()
+        self._named = {
+            name: (leaf.shape, leaves.dtype_name(leaf), leaves.digest(leaves.stored(leaf)))
+            for name, leaf in named.items()
         }
 
     def finalize(self, directory: epath.Path) -> None:
         """Called by Orbax on the first process when every process has written its part."""
         super().finalize(directory)
-        leaves = {
+        described = {
             name: Leaf(shape, dtype, int(np.asarray(digest)))
-            for name, (shape, dtype, digest) in self._leaves.items()
+            for name, (shape, dtype, digest) in self._named.items()
         }
-        manifests.write(directory, self._step, self._meta, leaves)
+        manifests.write(directory, self._step, self._meta, described)
 
 
 @ocp.args.register_with_handler(_Sealing, for_save=True)
@@ -392,7 +379,7 @@ def _quieten_orbax() -> None:
 
 def _differing(arrays: dict[str, jax.Array], manifest: Manifest) -> list[str]:
     """Names of the arrays whose digests are not the manifest's."""
-    found = {name: digest(array) for name, array in arrays.items()}
+    found = {name: leaves.digest(array) for name, array in arrays.items()}
     return [name for name in found if int(np.asarray(found[name])) != manifest.leaves[name].digest]
 
 

@@ -16,19 +16,20 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
+from codejax import trees
 
-def named_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a pytree by their path, e.g. `opt_state/0/mu/embed/table`.
+
+def unique_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree by name, e.g. `opt_state/0/mu/embed/table`.
 
     Raises:
       ValueError: two leaves have the same path.
     """
-    named: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if name in named:
-            raise ValueError(f"two leaves of the state are called {name!r}; rename one key")
-        named[name] = leaf
+    named = trees.named_leaves(tree)
+    if len(named) < len(jax.tree.leaves(tree)):
+        names = [trees.leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two leaves of the state are called {twice!r}; rename one key")
     return named
 
 
@@ -48,7 +49,7 @@ def array_leaves(state: Any) -> dict[str, jax.Array]:
     Raises:
       ValueError: one of them is no `jax.Array`, or has no element.
     """
-    leaves = named_leaves(state)
+    leaves = unique_leaves(state)
     for name, leaf in leaves.items():
         if not isinstance(leaf, jax.Array):
             raise ValueError(

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from codejax.train import checkpoint, manifest
+from codejax.train import checkpoint, leaves, manifest
 from codejax.train.checkpoint import CheckpointError, Checkpointing, Checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -80,8 +80,8 @@ def test_round_trip_mutant(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
         plain = leaf_stored(leaf)
         return plain.at[0].add(1e-7) if plain.dtype == jnp.float32 and plain.ndim else plain
 
-    leaf_stored = checkpoint.stored
-    monkeypatch.setattr(checkpoint, "stored", rounded)
+    leaf_stored = leaves.stored
+    monkeypatch.setattr(leaves, "stored", rounded)
     with pytest.raises(AssertionError, match="table"):
         check_round_trip(tmp_path, 8)
 

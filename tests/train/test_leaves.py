@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from codejax.train.leaves import digest, named_leaves
+from codejax.train.leaves import digest, unique_leaves
 
 DTYPES = ["float32", "bfloat16", "float16", "int32", "int8", "uint16", "bool", "float8_e4m3fn"]
 SPECS = (P("a"), P("b", None, "a"), P(None, ("a", "b")), P())
@@ -60,6 +60,6 @@ def test_digest_mutant(mutant: Callable[[jax.Array], jax.Array]) -> None:
 
 def test_names_are_paths_and_unique() -> None:
     tree = {"a": [jnp.zeros(1), None, {"b": jnp.ones(2)}], "c": ()}
-    assert list(named_leaves(tree)) == ["a/0", "a/2/b"]
+    assert list(unique_leaves(tree)) == ["a/0", "a/2/b"]
     with pytest.raises(ValueError, match="two leaves of the state are called 'a/b'"):
-        named_leaves({"a/b": jnp.zeros(1), "a": {"b": jnp.zeros(1)}})
+        unique_leaves({"a/b": jnp.zeros(1), "a": {"b": jnp.zeros(1)}})
