@@ -47,7 +47,7 @@ def make_step(
         loss, gradients = accumulate(total, state.params, batch, key, num_microbatches)
         scale = 1.0 / jnp.where(loss.weight > 0, loss.weight, 1.0)
         gradients = jax.tree.map(lambda g: g * scale, gradients)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(loss.sum) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

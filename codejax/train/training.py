@@ -1,0 +1,262 @@
+"""The recipe of a training run, and its composition: everything a run is made of is built here.
+
+`Training` is what `configs/pretrain.py` returns. Running it reads corpora, builds the model on a
+mesh, restores the newest good checkpoint of the work folder if there is one, and drives the loop.
+SFT and other training are the same recipe with other data and another objective.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from typing import Any, Literal
+
+import jax
+import optax
+from etils import epath
+
+from codejax.data.mixture import Data, Rows
+from codejax.model import count
+from codejax.model.transformer import Model, Transformer
+from codejax.objectives.next_token import NextToken
+from codejax.parallel import processes
+from codejax.parallel.host_memory import keep_freed_memory
+from codejax.parallel.mesh import Mesh, make_mesh
+from codejax.recipe import Recipe, RecipeError, dumps, fingerprint, spec
+from codejax.runlog import RunLog
+from codejax.train import throughput
+from codejax.train.checkpoint import Checkpointing, Checkpoints
+from codejax.train.feed import abstract_batch, check_batch, feed
+from codejax.train.guard import Guard, Guarding
+from codejax.train.held_out import Evaluator, HeldOut
+from codejax.train.loop import Loop, Profile
+from codejax.train.optimizer import Adafactor, AdamW, Lion, Muon, build_optimizer
+from codejax.train.resume import check_resume
+from codejax.train.schedule import Constant, Cosine, Linear, WarmupStableDecay, build_schedule
+from codejax.train.state import TrainState, abstract_state, create
+from codejax.train.step import compile_step, make_step
+
+# What may change when a run is resumed: it alters when things happen, not what is learnt.
+FREE = (
+    "num_steps",
+    "mesh",
+    "num_microbatches",
+    "held_out",
+    "checkpointing",
+    "guarding",
+    "profile",
+    "log_every_seconds",
+    "on_recipe_change",
+    "model.remat",
+    "model.scan",
+)
+
+
+@spec
+class Training(Recipe):
+    """A training run.
+
+    data: the mixture of rows. held_out: evaluation on the way (None: none).
+    global_batch_size: rows of an update, over all devices; num_microbatches: parts they are taken
+    in, one after the other. nonfinite: what follows a loss or gradient that is not finite; the
+    update is left out in either case, "stop" ends the run with exit code 3, "skip" counts on.
+    on_recipe_change: whether a run goes on from checkpoints made under another recipe.
+    """
+
+    name: str
+    model: Model
+    data: Data
+    seed: int = 0
+    num_steps: int = 1000
+    global_batch_size: int = 16
+    num_microbatches: int = 1
+    objective: NextToken = NextToken()
+    optimizer: AdamW | Muon | Adafactor | Lion = AdamW()
+    schedule: Cosine | WarmupStableDecay | Linear | Constant = Cosine()
+    mesh: Mesh = Mesh()
+    held_out: HeldOut | None = None
+    checkpointing: Checkpointing = Checkpointing()
+    guarding: Guarding = Guarding()
+    profile: Profile = Profile()
+    nonfinite: Literal["stop", "skip"] = "stop"
+    on_recipe_change: Literal["refuse", "accept"] = "refuse"
+    log_every_seconds: float = 10.0
+
+    def check(self) -> None:
+        if self.data.length % self.objective.chunk:
+            raise ValueError(
+                f"objective.chunk={self.objective.chunk} does not divide data.length="
+                f"{self.data.length}"
+            )
+        if self.num_microbatches < 1 or self.global_batch_size % self.num_microbatches:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} does not divide by num_microbatches="
+                f"{self.num_microbatches}"
+            )
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps={self.num_steps} is at least 1")
+
+    def run(self, workdir: epath.Path) -> int:
+        """Train in `workdir`, from its newest good checkpoint on; returns the exit code."""
+        processes.join()
+        if jax.default_backend() == "cpu":
+            keep_freed_memory()
+        return Run(self, workdir).train()
+
+
+class Run:
+    """One recipe on the devices of this machine and those joined to it."""
+
+    def __init__(self, recipe: Training, workdir: epath.Path):
+        self.recipe, self.workdir = recipe, workdir
+        self.mesh = make_mesh(recipe.mesh)
+        check_batch(recipe.global_batch_size, recipe.num_microbatches, self.mesh)
+        self.rows = Rows(recipe.data)
+        check_vocabulary(recipe.model, self.rows)
+        self.model = Transformer(recipe.model, self.mesh.devices.flat[0].platform)
+        self.optimizer = optimizer_of(recipe, self.model)
+        self.target = abstract_state(self.model, self.optimizer, self.mesh)
+        self.goodput = throughput.Goodput()
+
+    def train(self) -> int:
+        """From the newest good checkpoint, or from nothing, to the last step; the exit code."""
+        recipe = self.recipe
+        accept = recipe.on_recipe_change == "accept"
+        changes = check_resume(self.workdir, recipe, free=FREE, accept=accept)
+        with contextlib.ExitStack() as stack:
+            checkpoints = stack.enter_context(
+                Checkpoints(self.workdir / "checkpoints", recipe.checkpointing)
+            )
+            guard = stack.enter_context(Guard(recipe.guarding, self.workdir))
+            state, step, consumed = self.start(checkpoints)
+            compiled = self.compile()
+            peak = throughput.peak(self.mesh.local_devices[0], recipe.model.dtype)
+            log = stack.enter_context(self.open_log(step, changes))
+            batches = feed(
+                self.rows,
+                self.mesh,
+                start=consumed,
+                global_batch_size=recipe.global_batch_size,
+            )
+            stack.enter_context(contextlib.closing(batches))  # type: ignore[type-var]
+            loop = Loop(
+                step=compiled,
+                state=state,
+                first_step=step,
+                num_steps=recipe.num_steps,
+                feed=batches,
+                log=log,
+                saver=checkpoints,
+                guard=guard,
+                meta=self.meta,
+                learning_rate=build_schedule(
+                    recipe.schedule, recipe.optimizer.learning_rate, recipe.num_steps
+                ),
+                workdir=self.workdir,
+                goodput=self.goodput,
+                flops_per_token=count.count_flops(recipe.model, recipe.data.length).training,
+                peak_flops_per_second=peak.flops_per_second * self.mesh.size,
+                evaluate=self.evaluator(),
+                evaluate_every=recipe.held_out.every_steps if recipe.held_out else 0,
+                nonfinite=recipe.nonfinite,
+                profile=recipe.profile,
+            )
+            return loop.run()
+
+    def start(self, checkpoints: Checkpoints) -> tuple[TrainState, int, int]:
+        """State, steps done and rows consumed: restored, or fresh."""
+        begin = time.perf_counter()
+        if checkpoints.steps():
+            state, meta, step = checkpoints.restore(self.target)
+            if meta["data"] != self.data_fingerprint and self.recipe.on_recipe_change == "refuse":
+                raise RecipeError(
+                    f"the corpora have changed since the checkpoint of step {step} was made; bring "
+                    "the old ones back, choose another workdir, or set on_recipe_change=accept"
+                )
+            self.goodput = throughput.Goodput(meta["goodput"])
+            self.goodput.add("restore", time.perf_counter() - begin)
+            return state, step, meta["rows"]
+        state = jax.block_until_ready(
+            create(self.model, self.optimizer, self.mesh, self.recipe.seed)
+        )
+        self.goodput.add("initialise", time.perf_counter() - begin)
+        return state, 0, 0
+
+    def compile(self) -> Any:
+        """The step, compiled for this mesh and batch."""
+        begin = time.perf_counter()
+        compiled = compile_training_step(self.recipe, self.model, self.mesh)
+        self.goodput.add("compile", time.perf_counter() - begin)
+        return compiled
+
+    def open_log(self, step: int, changes: list[str]) -> RunLog:
+        """The log of the run; run.json says what is counted as peak and as a token's FLOPs."""
+        recipe = self.recipe
+        return RunLog(
+            self.workdir,
+            recipe=dumps(recipe),
+            fingerprint=fingerprint(recipe),
+            data_fingerprint=self.data_fingerprint,
+            num_steps=recipe.num_steps,
+            resumed_from=step or None,
+            changes=changes,
+            every_seconds=recipe.log_every_seconds,
+        )
+
+    def evaluator(self) -> Evaluator | None:
+        """Held-out evaluation, if the recipe has it."""
+        held_out = self.recipe.held_out
+        if held_out is None:
+            return None
+        evaluator = Evaluator(held_out, self.model, self.mesh, length=self.recipe.data.length)
+        if evaluator.tokenizer_fingerprint != self.rows.tokenizer.fingerprint:
+            raise RecipeError(
+                f"held_out.corpus={held_out.corpus} was built with another tokenizer than "
+                f"{self.recipe.data.sources[0].corpus}; build both with one"
+            )
+        return evaluator
+
+    def meta(self, rows: int) -> dict[str, Any]:
+        """What a checkpoint holds beside the state."""
+        return {"rows": rows, "recipe": dumps(self.recipe), "data": self.data_fingerprint}
+
+    @property
+    def data_fingerprint(self) -> str:
+        """One fingerprint of all corpora, in the order of the sources."""
+        prints = [source.corpus.fingerprint for source in self.rows.sources]
+        return hashlib.sha256(" ".join(prints).encode()).hexdigest()
+
+
+def check_vocabulary(model: Model, rows: Rows) -> None:
+    """RecipeError where the tokenizer makes ids that the model has no row for."""
+    needed = rows.tokenizer.vocab_size
+    if needed > model.vocab_size:
+        raise RecipeError(
+            f"model.vocab_size={model.vocab_size} is smaller than the tokenizer's {needed}; "
+            f"set model.vocab_size={-(-needed // 128) * 128}"
+        )
+
+
+def optimizer_of(recipe: Training, model: Transformer) -> optax.GradientTransformation:
+    """The recipe's optimizer for the model's parameters."""
+    return build_optimizer(
+        recipe.optimizer, recipe.schedule, num_steps=recipe.num_steps, axes=model.axes()
+    )
+
+
+def compile_training_step(recipe: Training, model: Transformer, mesh: jax.sharding.Mesh) -> Any:
+    """Compile the recipe's step for a mesh of real or compile-only devices."""
+    check_batch(recipe.global_batch_size, recipe.num_microbatches, mesh)
+    optimizer = optimizer_of(recipe, model)
+    step = make_step(
+        model,
+        recipe.objective,
+        optimizer,
+        num_microbatches=recipe.num_microbatches,
+        mesh=mesh,
+    )
+    state = abstract_state(model, optimizer, mesh)
+    batch = abstract_batch(recipe.global_batch_size, recipe.data.length, mesh)
+    return compile_step(step, state, batch, mesh)
