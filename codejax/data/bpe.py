@@ -1,5 +1,4 @@
-"""Byte-level byte-pair encoding on Hugging Face `tokenizers`: trained on code, or loaded; exact for
-any bytes.
+"""Byte-level BPE on Hugging Face `tokenizers`: trained on code, or loaded; exact for any bytes.
 
 `tokenizers` takes text, so valid UTF-8 goes through it and every other byte becomes the token of
 that single byte. Decoding joins the bytes of each token and never passes through text. Left out:
@@ -41,23 +40,19 @@ EXACT_PIECES = ("ByteLevel", "Split", "Digits", "Punctuation", "Sequence", "Unic
 
 
 def byte_letters() -> dict[str, int]:
-    """The letter that stands for each byte in a byte-level vocabulary (GPT-2, `bytes_to_unicode`):
-    letter -> byte.
-    """
+    """Letter -> the byte it stands for in a byte-level vocabulary (GPT-2's `bytes_to_unicode`)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
 class BPETokenizer:
-    """A `tokenizer.json` of the byte-level BPE family, made exact (see `exact`); pickles by its
-    definition.
-    """
+    """A `tokenizer.json` of the byte-level BPE family, made exact; pickles by its definition."""
 
     def __init__(self, definition: dict[str, Any]) -> None:
         self._definition = exact(definition)
         self.fingerprint = fingerprint(self._definition)
-        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(self._definition))
+        self._tokenizer = parse(self._definition)
         self._tokenizer.encode_special_tokens = True  # special spellings are ordinary text
         added = {t["id"]: t for t in self._definition["added_tokens"]}
         self.special = find_special({t["content"]: i for i, t in added.items()})
@@ -114,8 +109,11 @@ class BPETokenizer:
     def save(self, directory: epath.PathLike) -> None:
         directory = epath.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self._definition, sort_keys=True, indent=1)
-        (directory / "tokenizer.json").write_text(text)
+        (directory / "tokenizer.json").write_text(self.dumps())
+
+    def dumps(self) -> str:
+        """The text of `tokenizer.json`."""
+        return json.dumps(self._definition, sort_keys=True, indent=1)
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
@@ -130,6 +128,14 @@ class BPETokenizer:
             odd = runs[i].encode(errors="surrogateescape")
             ids[i] = self._byte_ids[np.frombuffer(odd, np.uint8)]
         return np.concatenate(ids)
+
+
+def parse(definition: dict[str, Any]) -> tokenizers.Tokenizer:
+    """Raises ValueError where `tokenizers` itself cannot make sense of a definition."""
+    try:
+        return tokenizers.Tokenizer.from_str(json.dumps(definition))
+    except Exception as error:  # it raises nothing narrower
+        raise ValueError(f"tokenizers cannot read it: {error}") from error
 
 
 def spell(text: str, letters: dict[str, int]) -> bytes:
@@ -150,7 +156,8 @@ def exact(definition: dict[str, Any]) -> dict[str, Any]:
     """The same vocabulary and merges with nothing that could lose or add a byte.
 
     Normalizers (such as NFC), post-processors, truncation, padding, dropout and the blank before
-    the first word go; added tokens no longer swallow blanks around them. Raises ValueError where
+    the first word go; added tokens no longer swallow blanks around them, and those that we use as
+    special tokens are marked as such, which some published ones are not. Raises ValueError where
     the family is not byte-level BPE.
     """
     definition = copy.deepcopy(definition)
@@ -176,8 +183,10 @@ def exact(definition: dict[str, Any]) -> dict[str, Any]:
     for name in ("normalizer", "post_processor", "truncation", "padding"):
         definition[name] = None
     definition["added_tokens"] = definition.get("added_tokens") or []
+    known = {text for texts in SPELLINGS.values() for text in texts}
     for token in definition["added_tokens"]:
         token |= {"lstrip": False, "rstrip": False, "normalized": False}
+        token["special"] = token.get("special", False) or token["content"] in known
     return definition
 
 
@@ -192,8 +201,8 @@ def pre_tokenizer_parts(part: dict[str, Any] | None) -> Iterator[dict[str, Any]]
 def train_bpe(
     contents: Iterable[bytes], vocab_size: int, *, min_frequency: int = 2
 ) -> BPETokenizer:
-    """Trains on the contents, which `tokenizers` reduces to counted pieces; the same contents give
-    the same merges.
+    """Trains on the contents, of which `tokenizers` keeps counted pieces. The same contents give
+    the same merges, in any order.
 
     The ids are the 256 bytes, then merges, then the special tokens: `vocab_size` in all, or fewer
     where the contents hold too few pairs that occur `min_frequency` times. Bytes that are not UTF-8

@@ -35,6 +35,7 @@ from codejax.data.shards import (
     Digest,
     Part,
     ShardWriter,
+    check_languages,
     load_parts,
     load_rows,
     save_array,
@@ -56,8 +57,7 @@ def build_corpus(
     num_workers: int = -1,
     shard_bytes: int = 256 << 20,
 ) -> Corpus:
-    """Builds the corpus at `path`, continues a build that was interrupted there, or opens the
-    finished one.
+    """Builds the corpus at `path`, goes on with a build that was interrupted, or opens it.
 
     `description` says what the source is: a build continues only under the same one. `num_workers`
     processes tokenize (0: this one; -1: one a core). A shard ends with the batch that takes it to
@@ -121,9 +121,7 @@ def settle(path: pathlib.Path, settings: Mapping[str, str], work: Sequence[str])
 def build_shards(
     source: Source, tokenizer: Tokenizer, path: pathlib.Path, *, num_workers: int, shard_bytes: int
 ) -> tuple[dict[int, Part], collections.Counter[str]]:
-    """Writes the shards that are missing. Returns all of them, and the number of skipped documents
-    by reason.
-    """
+    """Writes the shards that are missing. Returns all, and the skipped documents by reason."""
     workers = num_cores() if num_workers < 0 else num_workers
     kept = load_parts(path)
     parts: dict[int, Part] = {}
@@ -167,9 +165,7 @@ def num_cores() -> int:
 
 
 def batched(items: Iterable[Document | Skipped], shard_bytes: int) -> Iterator[DocumentBatch]:
-    """Cuts the documents into batches of about a megabyte, and those into shards; no batch is of
-    two shards.
-    """
+    """Cuts documents into batches of about a megabyte; no batch is of two shards."""
     batch, in_batch, in_shard = DocumentBatch(0), 0, 0
     for item in items:
         if isinstance(item, Skipped):
@@ -208,6 +204,7 @@ def finish(
     names = [name for name in INDEX if name != "record"]
     columns = {name: [load_rows(path, number)[name] for number in parts] for name in names}
     languages = sorted({name for part in parts.values() for name in part.languages})
+    check_languages(len(languages))
     repositories, renumbered = number_repositories(parts)
     for i, part in enumerate(parts.values()):
         wanted = np.array([languages.index(name) for name in part.languages], np.uint16)
@@ -247,9 +244,7 @@ def finish(
 
 
 def number_repositories(parts: Mapping[int, Part]) -> tuple[list[str], list[np.ndarray]]:
-    """Names in order of appearance, and for each shard the numbers of its own list. Every "" is a
-    repository apart.
-    """
+    """Names in order of appearance, and the numbers of each shard's names. Every "" is its own."""
     names: list[str] = []
     numbers: dict[str, int] = {}
     renumbered: list[np.ndarray] = []

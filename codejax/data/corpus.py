@@ -74,9 +74,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a corpus holds. `languages` is in the order of the index; `skipped` counts documents by
-    reason.
-    """
+    """What a corpus holds: `languages` in the order of the index, `skipped` documents by reason."""
 
     format: int
     source: str
@@ -95,9 +93,7 @@ class Manifest:
 
 
 def load_manifest(path: pathlib.Path) -> Manifest:
-    """Reads `manifest.json` of a corpus. Raises ValueError where it is missing, damaged or of
-    another format.
-    """
+    """Reads `manifest.json`. ValueError where it is missing, damaged or of another format."""
     file = path / "manifest.json"
     if not file.is_file():
         raise ValueError(
@@ -178,9 +174,7 @@ class Corpus:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that made the ids. Raises ValueError where it is not the one of the
-        manifest.
-        """
+        """The tokenizer that made the ids. Raises ValueError where the folder holds another."""
         tokenizer = load_tokenizer(self.path / "tokenizer")
         if tokenizer.fingerprint != self.manifest.tokenizer:
             raise ValueError(
@@ -194,9 +188,7 @@ class Corpus:
         return tuple(json.loads((self.path / "repositories.json").read_text()))
 
     def read(self, indices: Sequence[int] | np.ndarray) -> list[Record]:
-        """The documents at those indices, in that order. Raises ValueError that names a damaged
-        shard.
-        """
+        """The documents at those indices, in that order. A ValueError names a damaged shard."""
         wanted = np.asarray(indices, np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise IndexError(f"documents of {self.path} are 0 to {len(self) - 1}, not {wanted}")

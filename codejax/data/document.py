@@ -20,9 +20,7 @@ class Document:
 
     @property
     def group(self) -> str:
-        """What is split and packed together: the repository or, where none is known, this file
-        alone.
-        """
+        """What stays together: the repository or, where none is known, this file alone."""
         return self.repository or self.path
 
 
@@ -41,9 +39,7 @@ class Skipped:
 
 
 class Gauge:
-    """How far a source has been read, in bytes of its files; readers advance it, displays look at
-    it.
-    """
+    """How far a source has been read, in bytes of its files; readers advance it."""
 
     def __init__(self) -> None:
         self.done = 0

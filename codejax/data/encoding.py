@@ -115,13 +115,14 @@ class Encoders:
 def finished(
     entry: tuple[DocumentBatch, concurrent.futures.Future[Encoded] | None],
 ) -> tuple[DocumentBatch, Encoded | None]:
-    """Waits for one batch. Raises RuntimeError where its worker died."""
+    """Waits for one batch. Raises OSError where its worker died."""
     batch, future = entry
     try:
         return batch, future.result() if future else None
     except concurrent.futures.process.BrokenProcessPool as error:
-        raise RuntimeError(
-            "a tokenization worker died, perhaps for memory; use fewer workers"
+        raise ChildProcessError(
+            "a tokenization worker died, perhaps for lack of memory; lower num_workers, then run "
+            "again: finished shards are kept"
         ) from error
 
 

@@ -1,6 +1,4 @@
-"""How fast documents go by and how long is left: a live line on a terminal, a plain one now and
-then elsewhere.
-"""
+"""How fast documents go by and how long is left: live on a terminal, a line at times elsewhere."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations

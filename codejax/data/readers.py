@@ -48,13 +48,14 @@ class Tree:
     def read(self, gauge: Gauge) -> Iterator[Document | Skipped]:
         """Yields every file that is source code, by name within each directory."""
         root = self._root()
+        name = os.path.basename(root)
         for item in walk(root, "", self.exclude):
             if isinstance(item, Skipped):
-                yield self._place(item)
+                yield self._place(item, name)
                 continue
             path = os.path.relpath(item.path, root).replace(os.sep, "/")
             gauge.done += item.stat(follow_symlinks=False).st_size
-            yield self._place(self._read_file(item, path))
+            yield self._place(self._read_file(item, path), name)
 
     def _root(self) -> str:
         root = os.path.realpath(os.path.expanduser(self.path))
@@ -76,11 +77,10 @@ class Tree:
         found = Document(content, path, language=language, licence=self.licence)
         return judge(found, languages=self.languages, max_bytes=self.max_bytes)
 
-    def _place(self, item: Document | Skipped) -> Document | Skipped:
+    def _place(self, item: Document | Skipped, root: str) -> Document | Skipped:
         """The same with its repository, and its path within it."""
         first, *rest = item.path.split("/")
-        name = os.path.basename(self._root())
-        repository, path = name, item.path
+        repository, path = root, item.path
         if self.repository == "package":
             repository = first if rest else first.split(".")[0]
         elif self.repository == "directory" and rest:
@@ -120,8 +120,7 @@ def walk(
 
 
 def judge(document: Document, *, languages: tuple[str, ...], max_bytes: int) -> Document | Skipped:
-    """The document with its language, or why it is left out. Bytes that are not UTF-8 are no
-    reason.
+    """The document with its language, or why it is left out. Invalid UTF-8 is no reason.
 
     A known language of the document is kept. `languages` are the wanted ones; none means all that
     are known.
@@ -130,7 +129,7 @@ def judge(document: Document, *, languages: tuple[str, ...], max_bytes: int) -> 
     texts = (path, document.repository, document.language, document.licence)
     language = document.language or language_of_name(path)
     reason = ""
-    if any(len(text.encode(errors="surrogateescape")) > LONGEST_NAME for text in texts):
+    if not all(map(can_be_stored, texts)):
         reason, path = "malformed", path[:256]
     elif not content:
         reason = "empty"
@@ -147,6 +146,11 @@ def judge(document: Document, *, languages: tuple[str, ...], max_bytes: int) -> 
     if reason:
         return Skipped(reason, path, document.repository)
     return Document(content, path, document.repository, language, document.licence)
+
+
+def can_be_stored(text: str) -> bool:
+    """Whether a path or name fits a record; no file system or forge has one that does not."""
+    return len(text.encode(errors="surrogateescape")) <= LONGEST_NAME and "\0" not in text
 
 
 def check_limits(languages: tuple[str, ...], max_bytes: int) -> None:

@@ -1,5 +1,4 @@
-"""Shards of a corpus under construction: written under a temporary name, then renamed, then vouched
-for.
+"""Shards of a corpus under construction: written by another name, then renamed, then vouched for.
 
 A shard counts as finished once `parts/NNNNN.json` exists, written last; what a killed build leaves
 besides is written anew.
@@ -24,14 +23,13 @@ from codejax.data.corpus import StoredFile, check_size, sha256_of
 from codejax.data.document import Document
 from codejax.data.encoding import DocumentBatch, Encoded
 
+MOST_LANGUAGES = 1 << 16  # the index keeps 16 bits
 WRITING = "group_size:1,zstd:3"  # one record a chunk, as they are read one by one
 
 
 @dataclass(frozen=True)
 class Part:
-    """A finished shard: its file, the digest of the documents it was made of, and the names its
-    rows refer to.
-    """
+    """A finished shard: its file, a digest of its documents, and the names its rows refer to."""
 
     shard: StoredFile
     digest: str
@@ -77,8 +75,8 @@ class ShardWriter:
         rows = encoded.rows
         for i, document in enumerate(batch.documents):
             language = self._languages.setdefault(document.language, len(self._languages))
-            # A document of no known repository is a repository of its own; no real name holds a
-            # NUL.
+            check_languages(len(self._languages))
+            # A document of no known repository is one of its own. No real name holds a NUL.
             name = document.repository or f"\0{sum(map(len, self._rows)) + i}"
             rows["language"][i] = language
             rows["repository"][i] = self._repositories.setdefault(name, len(self._repositories))
@@ -108,15 +106,21 @@ class ShardWriter:
             self._writer.close()
 
 
+def check_languages(count: int) -> None:
+    """Raises ValueError for more languages than the index can tell apart."""
+    if count > MOST_LANGUAGES:
+        raise ValueError(
+            f"more than {MOST_LANGUAGES} languages; does fields.language name the right column?"
+        )
+
+
 def dumps_part(part: Part) -> str:
     """As JSON text."""
     return json.dumps(dataclasses.asdict(part))
 
 
 def load_part(path: pathlib.Path, number: int) -> Part | None:
-    """A finished shard, read in full and compared with what was written; None where it has to be
-    made again.
-    """
+    """A finished shard, compared with what was written; None where it has to be made again."""
     try:
         raw = json.loads((path / "parts" / f"{number:05}.json").read_text())
         shard = StoredFile(**raw["shard"])

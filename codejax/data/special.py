@@ -1,5 +1,6 @@
-"""The special tokens of a code model: their ids, how we spell them, and how others do. It encodes
-nothing.
+"""The special tokens of a code model: their ids, how we spell them, and how others do.
+
+Nothing is encoded here.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -34,8 +35,7 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Special:
-    """Ids of the special tokens; None where a tokenizer that was trained elsewhere has no such
-    token.
+    """Ids of the special tokens; None where a tokenizer from elsewhere has no such token.
 
     `fim_hole` of DeepSeek stands where the suffix begins, hence it is our `fim_suffix`.
     """

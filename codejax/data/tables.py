@@ -68,7 +68,7 @@ class Fields:
 
 @spec
 class Jsonl:
-    """Files of one JSON object a line: a file, a folder or a glob, local or in a bucket."""
+    """One JSON object a line: a file, a glob or all below a folder, local or in a bucket."""
 
     path: str
     fields: Fields = Fields()
@@ -113,7 +113,7 @@ class Jsonl:
 
 @spec
 class Parquet:
-    """Parquet files: a file, a folder or a glob, local or in a bucket. A row is decoded whole."""
+    """Parquet files, named as those of `Jsonl`. A row is decoded whole before it is judged."""
 
     path: str
     fields: Fields = Fields()
@@ -199,11 +199,14 @@ def find_files(path: str, endings: tuple[str, ...]) -> list[epath.Path]:
     root = epath.Path(path).expanduser()
     parts = root.parts
     first = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
+    if "**" in parts:
+        raise ValueError(f"no '**' in {path!r}, please; all below a folder is read: name that")
     if first < len(parts):
         pattern = "/".join(parts[first:])
         files = sorted(epath.Path(*parts[:first]).glob(pattern))
     elif root.is_dir():
-        files = sorted(file for file in root.iterdir() if file.name.endswith(endings))
+        below = (folder / name for folder, _, names in root.walk() for name in names)
+        files = sorted(file for file in below if file.name.endswith(endings))
     else:
         files = [root]
     files = [file for file in files if file.is_file()]
@@ -226,11 +229,11 @@ def open_stream(file: epath.Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
 
 def lines_go_on(lines: BinaryIO) -> bool:
     """Passes over the rest of a line that was cut; False where the file ended with it."""
-    rest = b"x"
     seen = False
-    while rest and not rest.endswith(b"\n"):
-        rest = lines.readline(BUFFER)
-        seen = seen or bool(rest)
+    while rest := lines.readline(BUFFER):
+        seen = True
+        if rest.endswith(b"\n"):
+            break
     return seen
 
 

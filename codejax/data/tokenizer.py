@@ -111,5 +111,5 @@ def load_tokenizer(path: epath.PathLike) -> Tokenizer:
         return ByteTokenizer()
     try:
         return BPETokenizer(definition)
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} cannot be used: {error}") from error

@@ -150,8 +150,10 @@ def write_jsonl(file: pathlib.Path, compress: Callable[[bytes], bytes]) -> None:
     ],
 )
 def test_jsonl(tmp_path, name, compress):
-    write_jsonl(tmp_path / name, compress)
-    for path in (tmp_path / name, tmp_path, tmp_path / "*.jsonl*"):
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    write_jsonl(folder / name, compress)
+    for path in (folder / name, folder, tmp_path, tmp_path / "*/*.jsonl*"):
         documents, reasons = read(Jsonl(path=str(path)))
         assert documents[:2] == EXPECTED
         assert (documents[2].path, documents[2].language) == (f"{name}#5", "shell")
@@ -217,6 +219,11 @@ def test_parquet_of_plain_fields_in_several_files(tmp_path):
         pq.write_table(table, tmp_path / f"{number}.parquet")
     documents, _ = read(Parquet(path=str(tmp_path / "[02].parquet")))
     assert [d.content for d in documents] == [b"x = 0\n"] * 100 + [b"x = 2\n"] * 100
+
+
+def test_a_double_star_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no '\*\*' in"):
+        Jsonl(path=str(tmp_path / "**/*.jsonl")).size()
 
 
 @pytest.mark.parametrize("cls", [Tree, Jsonl, Parquet])

@@ -32,7 +32,7 @@ def trained() -> BPETokenizer:
 
 def foreign_definition() -> dict[str, Any]:
     """A tokenizer.json as others publish: NFC, a template, a leading blank, greedy added tokens."""
-    definition = json.loads(json.dumps(trained()._definition))
+    definition = json.loads(trained().dumps())
     definition["normalizer"] = {"type": "NFC"}
     definition["pre_tokenizer"] = {
         "type": "Sequence",
@@ -52,7 +52,7 @@ def foreign_definition() -> dict[str, Any]:
         {"id": first + i, "content": text, "special": special, "single_word": False}
         | {"lstrip": True, "rstrip": True, "normalized": True}
         for i, (text, special) in enumerate(
-            [("<|endoftext|>", True), ("<fim_prefix>", True), ("    ", False)]
+            [("<|endoftext|>", True), ("<fim_prefix>", False), ("    ", False)]
         )
     ]
     return definition
@@ -112,7 +112,7 @@ def test_every_byte_and_every_pair_of_bytes_round_trips(kind: str):
 
 def test_round_trip_mutant_decoding_through_text():
     tokenizer = trained()
-    through_text = tokenizers.Tokenizer.from_str(json.dumps(tokenizer._definition))
+    through_text = tokenizers.Tokenizer.from_str(tokenizer.dumps())
 
     def decode(ids: np.ndarray) -> bytes:
         return through_text.decode(ids.tolist(), skip_special_tokens=False).encode()
@@ -191,7 +191,7 @@ def test_merges_mutant_without_our_pieces(monkeypatch):
 def test_lines_without_end_take_linear_time():
     tokenizer = TOKENIZERS["trained"]
     for pattern in (b"x", b" ", b"(", b"\n", b"\xc3\xa9", b"\xff", b"0", b" x", b"\xff\n"):
-        content = pattern * (500_000 // len(pattern))
+        content = pattern * (200_000 // len(pattern))
         assert tokenizer.decode(tokenizer.encode(content)) == content
 
 
@@ -247,6 +247,8 @@ def without(definition: dict[str, Any], **changes: Any) -> dict[str, Any]:
     ("change", "message"),
     [
         (lambda d: without(d, type="Unigram"), "Unigram; wanted byte-level BPE"),
+        (lambda d: without(d, merges=[["x", "no such"]]), "tokenizers cannot read it"),
+        (lambda d: d | {"added_tokens": [{"id": 900}]}, "cannot be used: 'content'"),
         (lambda d: without(d, byte_fallback=True), "SentencePiece"),
         (lambda d: without(d, end_of_word_suffix="</w>"), "end_of_word_suffix"),
         (lambda d: d | {"pre_tokenizer": None}, "no ByteLevel part"),
