@@ -25,6 +25,7 @@ from codejax.recipe import (
     render_difference,
     shipped_files,
 )
+from codejax.recipe.specs import RECIPE_PACKAGE
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -134,25 +135,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:
+    except Exception as error:
         if arguments.traceback or not is_mendable(error):
             raise
         print(f"codejax: error: {describe_error(error)}", file=sys.stderr)
         return USER_ERROR
 
 
-def is_mendable(error: ValueError | OSError) -> bool:
+def is_mendable(error: Exception) -> bool:
     """Whether the user can mend it: the world's refusals, and what codejax or a recipe raised.
 
     A ValueError out of jax or numpy is a bug of ours until shown otherwise, also when their C code
     raised it with one of our lines on top; hence the look at the instruction that was running.
     """
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) or is_ours(type(error).__module__):
         return True
+    if not isinstance(error, ValueError):
+        return False
     *_, last = walk_traceback(error)
-    name = str(last.tb_frame.f_globals.get("__name__"))
-    is_ours = name.partition(".")[0].startswith("codejax")
-    return is_ours and last.tb_frame.f_code.co_code[last.tb_lasti] == RAISE
+    instruction = last.tb_frame.f_code.co_code[last.tb_lasti]
+    return instruction == RAISE and is_ours(str(last.tb_frame.f_globals.get("__name__")))
+
+
+def is_ours(module: str) -> bool:
+    """Whether a module belongs to codejax or to a recipe."""
+    return module.partition(".")[0] in ("codejax", "__main__") or module.startswith(RECIPE_PACKAGE)
 
 
 def walk_traceback(error: BaseException) -> Iterator[types.TracebackType]:
@@ -163,7 +170,7 @@ def walk_traceback(error: BaseException) -> Iterator[types.TracebackType]:
         entry = entry.tb_next
 
 
-def describe_error(error: ValueError | OSError) -> str:
+def describe_error(error: Exception) -> str:
     """An error as a user reads it: "No space left on device: runs/a", without errno."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror

@@ -15,6 +15,7 @@ import pytest
 import codejax
 from codejax.__main__ import is_mendable, main
 from codejax.recipe import RecipeError, dumps, load
+from codejax.train.checkpoint import CheckpointError
 
 RECIPES = '''
 """Recipes that do nothing, or fail in a given way."""
@@ -173,8 +174,20 @@ def test_errors_out_of_libraries_are_not_mendable():
     def of_codejax() -> None:
         load("")
 
-    for raising, mendable in ((of_numpy, False), (of_this_test, False), (of_codejax, True)):
-        with pytest.raises(ValueError) as caught:  # noqa: PT011
+    def of_checkpoints() -> None:
+        raise CheckpointError("none is good")
+
+    def of_nobody() -> None:
+        raise RuntimeError("a bug")
+
+    for raising, mendable in (
+        (of_numpy, False),
+        (of_this_test, False),
+        (of_codejax, True),
+        (of_checkpoints, True),
+        (of_nobody, False),
+    ):
+        with pytest.raises((ValueError, RuntimeError)) as caught:
             raising()
         assert is_mendable(caught.value) is mendable
 
