@@ -50,7 +50,7 @@ def declare(
     """
     if manual_axes():
         return gather(module.get_variable("params", name).astype(dtype), axes)
-    boxed = nn.with_logical_partitioning(init, axes)
+    boxed: Any = nn.with_logical_partitioning(init, axes)
     return module.param(name, boxed, shape, jnp.float32).astype(dtype)
 
 

@@ -108,9 +108,10 @@ class Transformer:
 
     def hidden(self, params: Params, batch: Batch) -> jax.Array:
         """Final normalised hidden states [B, L, D] in the compute dtype."""
-        return self._module.apply(
+        hidden_BLD: Any = self._module.apply(
             {"params": params}, batch.tokens, batch.segments, batch.positions, method="hidden"
         )
+        return hidden_BLD
 
     def head(self, params: Params) -> jax.Array:
         """The output matrix [V, D] or [D, V] that `unembed` takes, in the compute dtype."""
@@ -154,7 +155,7 @@ class _Decoder(nn.Module):
             _Repeat,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=spec.repeats,
             unroll=1 if spec.scan else spec.repeats,
             metadata_params={nn.meta.PARTITION_NAME: "layers"},

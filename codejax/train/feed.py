@@ -60,7 +60,8 @@ def place(batch: Batch, offsets: list[int], global_batch_size: int, mesh: Any) -
     def put(local: np.ndarray) -> jax.Array:
         shape = (global_batch_size, *local.shape[1:])
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
             wanted = range(global_batch_size)[index[0]]
             return local[place_of[wanted[0]] : place_of[wanted[-1]] + 1][:, *index[1:]]
 

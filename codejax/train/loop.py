@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
-import numpy as np
 from etils import epath
 
 from codejax.data.batch import Batch, HostBatch
@@ -58,7 +57,7 @@ class Guard(Protocol):
 
 @spec
 class Profile:
-    """A window of steps recorded by the JAX profiler into WORKDIR/profile; off while num_steps=0."""
+    """A window of steps that JAX's profiler records into WORKDIR/profile; off with num_steps=0."""
 
     first_step: int = 10
     num_steps: int = 0
@@ -82,7 +81,7 @@ class Loop:
     saver: Saver
     guard: Guard
     meta: Callable[[int], dict[str, Any]]
-    learning_rate: Callable[[int], float]
+    learning_rate: Callable[[int], Any]
     workdir: epath.Path
     goodput: Goodput
     flops_per_token: float
@@ -104,12 +103,10 @@ class Loop:
                 self.state, metrics = self.step(self.state, batch)
                 step, consumed = step + 1, host.consumed
                 flights.append(_Flight(step, host, metrics))
-                if len(flights) > LAG and not self._land(flights.popleft(), clock):
-                    return NONFINITE
                 stopping = self.guard.should_stop(step)
                 last = step == self.num_steps
                 pause = stopping or last or self._evaluates(step) or self.saver.due(step)
-                while pause and flights:
+                while flights and (pause or len(flights) > LAG or flights[0].is_ready()):
                     if not self._land(flights.popleft(), clock):
                         return NONFINITE
                 if self._evaluates(step) or last:
@@ -195,6 +192,10 @@ class _Flight(NamedTuple):
     host: HostBatch
     metrics: dict[str, jax.Array]
 
+    def is_ready(self) -> bool:
+        metrics: list[Any] = list(self.metrics.values())
+        return all(value.is_ready() for value in metrics)
+
 
 class _Clock:
     """Books the seconds between laps on what they were spent on."""
@@ -207,4 +208,4 @@ class _Clock:
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         self._goodput.add(what, seconds)
-        return max(seconds, np.finfo(np.float32).eps)
+        return max(seconds, 1e-9)

@@ -21,7 +21,7 @@ from codejax.data.mixture import Data, Rows
 from codejax.model import count
 from codejax.model.transformer import Model, Transformer
 from codejax.objectives.next_token import NextToken
-from codejax.parallel import processes
+from codejax.parallel import hosts
 from codejax.parallel.host_memory import keep_freed_memory
 from codejax.parallel.mesh import Mesh, make_mesh
 from codejax.recipe import Recipe, RecipeError, dumps, fingerprint, spec
@@ -100,7 +100,7 @@ class Training(Recipe):
 
     def run(self, workdir: epath.Path) -> int:
         """Train in `workdir`, from its newest good checkpoint on; returns the exit code."""
-        processes.join()
+        hosts.join()
         if jax.default_backend() == "cpu":
             keep_freed_memory()
         return Run(self, workdir).train()
@@ -183,6 +183,12 @@ class Run:
         )
         self.goodput.add("initialise", time.perf_counter() - begin)
         return state, 0, 0
+
+    def trained(self) -> tuple[Transformer, Any]:
+        """The model, and the parameters of the newest good checkpoint in the work folder."""
+        target = {"params": self.target.params}
+        with Checkpoints(self.workdir / "checkpoints", self.recipe.checkpointing) as checkpoints:
+            return self.model, checkpoints.restore(target, partial=True).state["params"]
 
     def compile(self) -> Any:
         """The step, compiled for this mesh and batch."""

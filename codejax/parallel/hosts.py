@@ -1,4 +1,4 @@
-"""Joining the processes of a run: one a host, on a pod slice, a cluster, or one machine's loopback.
+"""Joining the hosts of a run: one process each, on a pod slice, a cluster, or a loopback.
 
 JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name the processes by hand; TPU pod
 slices, Slurm and Kubernetes tell JAX themselves. Without either, the run has one process.
@@ -23,7 +23,7 @@ def join() -> None:
         missing = ", ".join(name for name in BY_HAND if name not in os.environ)
         raise ValueError(f"{given[0]} is set, but not {missing}; set all three or none")
     if given:
-        if jax.config.jax_platforms == "cpu":
+        if os.environ.get("JAX_PLATFORMS") == "cpu":
             jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(
             os.environ["JAX_COORDINATOR_ADDRESS"],
