@@ -54,6 +54,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "hugging_face_logits": Tolerance(
         2e-4, "logits of order one after a few layers of float32 sums in torch's and XLA's orders"
     ),
+    "layer": Tolerance(2e-5, "a few float32 sums of some dozen terms of order one"),
     "chunked_equals_plain": Tolerance(
         2e-5, "float32 sums of a few hundred token losses in another order"
     ),
@@ -75,6 +76,12 @@ TOLERANCES: dict[str, Tolerance] = {
     ),
     "flops_left_out": Tolerance(
         0.01, "norms, softmax, activations, rotations and casts, which the formula leaves out"
+    ),
+    "attention": Tolerance(
+        3e-5, "sums over up to 384 keys of products of order ten in another order, in float32"
+    ),
+    "attention_bfloat16": Tolerance(
+        0.06, "eight bits of mantissa in inputs, weights and outputs; gradients up to ten"
     ),
 }
 
