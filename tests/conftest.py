@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import re
 
-DEVICES = "--xla_force_host_platform_device_count=8"
+# Eight devices; and code that is compiled in half the time, which small tests never win back.
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 
 # Before anything imports jax; child processes inherit all three.
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}".strip()
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
