@@ -10,6 +10,7 @@ with a fingerprint. Nothing is imported or run.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import pathlib
@@ -96,22 +97,7 @@ class InterpreterSources:
         Raises:
             ValueError: no source file was found at all.
         """
-        library = pathlib.Path(sysconfig.get_path("stdlib"))
-        packages = dict.fromkeys(sysconfig.get_path(key) for key in ("purelib", "platlib"))
-        found = [*standard_library(library, self), *installed_packages(packages, self)]
-        kept, total = [], 0
-        for project in sorted(found, key=lambda project: _draw(project.name)):
-            bounded = _bounded([project], self.max_project_bytes)[0]
-            if bounded.files and total + bounded.num_bytes <= self.max_bytes:
-                kept.append(bounded)
-                total += bounded.num_bytes
-        if not kept:
-            raise ValueError(f"no source files in {library} nor in {', '.join(packages)}")
-        sides: dict[Side, list[Project]] = {"train": [], "held_out": []}
-        for project in kept:
-            sides[side_of(project.name, self.held_out)].append(project)
-        held_out = _bounded(sides["held_out"], self.max_held_out_bytes)
-        return sorted([*sides["train"], *held_out], key=lambda project: project.name)
+        return list(find_projects(self))  # type: ignore[arg-type]  # specs hash by value
 
     def size(self) -> int:
         """Bytes of all files within the bounds."""
@@ -157,6 +143,25 @@ class InterpreterSources:
             languages=dict(languages.most_common()),
             skipped=dict(skipped.most_common()),
         )
+
+
+@functools.lru_cache(maxsize=1)  # a corpus build asks many times, and each takes a second
+def find_projects(settings: InterpreterSources) -> tuple[Project, ...]:
+    """As `InterpreterSources.projects`."""
+    library = pathlib.Path(sysconfig.get_path("stdlib"))
+    packages = dict.fromkeys(sysconfig.get_path(key) for key in ("purelib", "platlib"))
+    found = [*standard_library(library, settings), *installed_packages(packages, settings)]
+    sides: dict[Side, list[Project]] = {"train": [], "held_out": []}
+    total = 0
+    for project in sorted(found, key=lambda project: _draw(project.name)):
+        [bounded] = _bounded([project], settings.max_project_bytes)
+        if bounded.files and total + bounded.num_bytes <= settings.max_bytes:
+            sides[side_of(bounded.name, settings.held_out)].append(bounded)
+            total += bounded.num_bytes
+    if not total:
+        raise ValueError(f"no source files in {library} nor in {', '.join(packages)}")
+    held_out = _bounded(sides["held_out"], settings.max_held_out_bytes)
+    return tuple(sorted([*sides["train"], *held_out], key=lambda project: project.name))
 
 
 def standard_library(root: pathlib.Path, settings: InterpreterSources) -> Iterator[Project]:

@@ -24,6 +24,11 @@ SMALL = InterpreterSources(
 )
 
 
+@pytest.fixture(autouse=True)
+def _forget_projects() -> None:
+    interpreter_sources.find_projects.cache_clear()
+
+
 def write(root: pathlib.Path, files: dict[str, str]) -> None:
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +77,7 @@ def check_same_on_every_machine(
 ) -> None:
     """Neither where packages lie nor in which order folders are listed changes what is read."""
     first = read(SMALL)
+    interpreter_sources.find_projects.cache_clear()
     everything = importlib.metadata.distributions
     listing = pathlib.Path.iterdir
     with monkeypatch.context() as patch:

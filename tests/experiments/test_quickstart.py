@@ -1,0 +1,177 @@
+"""The quickstart, whole and small: it ends with its report, goes on where it was, does not mix."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+from etils import epath
+from tolerances import tolerance
+
+from codejax.data.corpus import Corpus
+from codejax.data.corpus_build import TrainBPE
+from codejax.data.fim import Fim
+from codejax.data.mixture import Data
+from codejax.data.rows import Source
+from codejax.experiments import quickstart
+from codejax.experiments.compression import Compression
+from codejax.experiments.interpreter_sources import InterpreterSources
+from codejax.experiments.quickstart import Quickstart, Results, documents, placed
+from codejax.experiments.samples import Samples
+from codejax.generate.sampling import Sampling
+from codejax.model.attention import Attention
+from codejax.model.layers import GatedMLP
+from codejax.model.transformer import Model
+from codejax.objectives.next_token import NextToken
+from codejax.recipe import RecipeError, check, freeze, loads
+from codejax.train.checkpoint import Checkpointing
+from codejax.train.held_out import HeldOut
+from codejax.train.training import Training
+
+STEPS = ("data", "model", "held_out", "compression", "samples")
+
+
+def small() -> Quickstart:
+    """The recipe of `make quickstart`, with everything small."""
+    training = Training(
+        name="small",
+        model=Model(
+            vocab_size=512,
+            width=16,
+            num_layers=1,
+            mixers=(Attention(num_heads=2),),
+            ffns=(GatedMLP(hidden=16),),
+            tied_embeddings=True,
+            scan=False,
+        ),
+        data=Data(sources=(Source(corpus="corpus/train", fim=Fim()),), length=64),
+        held_out=HeldOut(corpus="corpus/held_out", every_steps=2, max_rows=8, chunk=64),
+        global_batch_size=8,
+        num_steps=4,
+        objective=NextToken(chunk=64),
+        checkpointing=Checkpointing(every_steps=2, keep_last=1),
+    )
+    recipe = Quickstart(
+        sources=InterpreterSources(
+            max_bytes=400_000, max_project_bytes=40_000, max_held_out_bytes=40_000
+        ),
+        tokenizer=TrainBPE(vocab_size=512, sample_bytes=200_000),
+        training=training,
+        compression=Compression(max_primer_bytes=100_000),
+        samples=Samples(
+            num_completions=1, num_infills=1, length=64, sampling=Sampling(max_new_tokens=4)
+        ),
+    )
+    check(recipe)
+    return freeze(recipe)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> epath.Path:
+    folder = epath.Path(tmp_path_factory.mktemp("quickstart") / "run")
+    assert small().run(folder) == 0
+    return folder
+
+
+def test_everything_is_measured_on_the_same_bytes(workdir: epath.Path):
+    results = json.loads((workdir / "results.json").read_text())
+    assert tuple(results) == STEPS
+    corpus = Corpus(workdir / "corpus/held_out")
+    contents = [document.content for document in documents(corpus)]
+    num_bytes = sum(map(len, contents))
+    assert num_bytes == results["held_out"]["num_bytes"] == results["compression"]["num_bytes"]
+    assert len(contents) == results["held_out"]["num_files"] == results["compression"]["num_files"]
+    held_out = results["held_out"]
+    of_languages = sum(
+        language["num_bytes"] * language["bits_per_byte"]
+        for language in held_out["languages"].values()
+    )
+    bits = held_out["num_bytes"] * held_out["bits_per_byte"]
+    assert abs(of_languages / bits - 1) < tolerance("rounding")
+    assert 1 < held_out["bits_per_byte"] < 9
+    seen = {document.content for document in documents(Corpus(workdir / "corpus/train"))}
+    assert seen.isdisjoint(contents)
+
+
+def test_report_comes_last_and_what_is_done_is_not_done_again(
+    workdir: epath.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    before = (workdir / "results.json").read_text()
+    monkeypatch.delattr(Training, "run")
+    monkeypatch.delattr(quickstart, "measure")
+    monkeypatch.delattr(quickstart, "evaluate")
+    monkeypatch.delattr(InterpreterSources, "survey")
+    (workdir / "report/index.html").unlink()
+    assert small().run(workdir) == 0
+    output = capsys.readouterr().out
+    last = pathlib.Path(output.rstrip("\n").split("\n")[-1])
+    assert last == pathlib.Path(workdir / "report/index.html")
+    assert "this machine" not in last.read_text()
+    assert json.loads(before)["data"]["fingerprint"] in output
+    assert "the model" in output
+    assert (workdir / "results.json").read_text() == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(workdir: epath.Path):
+    other = loads((workdir / "quickstart.json").read_text())
+    assert other == small()
+    changed = small()
+    object.__setattr__(changed.training, "_frozen", False)
+    changed.training.num_steps = 5
+    with pytest.raises(RecipeError, match=r"training\.num_steps: 4 -> 5"):
+        changed.run(workdir)
+
+
+def test_a_training_that_stops_hands_on_its_exit_code(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Training, "run", lambda self, workdir: 75)
+    monkeypatch.setattr(quickstart, "build_corpora", lambda *_, **__: {"train": 0, "held_out": 0})
+    assert small().run(epath.Path(tmp_path / "run")) == 75
+    assert not (tmp_path / "run/report").exists()
+
+
+def test_results_survive_a_step_that_fails(tmp_path: pathlib.Path):
+    results = Results(epath.Path(tmp_path / "results.json"))
+    assert results.step("a", lambda: (1, 2)) == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        results.step("b", lambda: 1 / 0)
+    again = Results(epath.Path(tmp_path / "results.json"))
+    assert again.step("a", lambda: 3) == [1, 2]
+    assert again.step("b", lambda: 4) == 4
+
+
+def test_placed_leaves_the_recipe_alone():
+    recipe = small()
+    made = placed(recipe.training, epath.Path("folder"))
+    assert made.data.sources[0].corpus == "folder/corpus/train"
+    assert made.held_out is not None
+    assert made.held_out.corpus == "folder/corpus/held_out"
+    assert recipe == small()
+
+
+def spoil(name: str) -> Quickstart:
+    recipe = small()
+    for part in (recipe.training, recipe.training.data.sources[0], recipe.samples):
+        object.__setattr__(part, "_frozen", False)
+    if name == "training.data":
+        recipe.training.data.sources[0].corpus = "elsewhere"
+    elif name == "training.held_out":
+        recipe.training.held_out = None
+    elif name == "tokenizer.vocab_size":
+        recipe.training.model = Model(
+            vocab_size=640, width=16, num_layers=1, mixers=(Attention(num_heads=2),), ffns=()
+        )
+    else:
+        recipe.samples.length = 128
+    return recipe
+
+
+@pytest.mark.parametrize(
+    "name", ["training.data", "training.held_out", "tokenizer.vocab_size", "samples.length"]
+)
+def test_parts_that_do_not_fit_are_refused(name: str):
+    with pytest.raises(ValueError, match=name):
+        spoil(name).check()
