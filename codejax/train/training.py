@@ -40,7 +40,6 @@ from codejax.train.step import compile_step, make_step
 
 # What may change when a run is resumed: it alters when things happen, not what is learnt.
 FREE = (
-    "num_steps",
     "mesh",
     "num_microbatches",
     "held_out",
@@ -97,6 +96,7 @@ class Training(Recipe):
             )
         if self.num_steps < 1:
             raise ValueError(f"num_steps={self.num_steps} is at least 1")
+        build_schedule(self.schedule, self.optimizer.learning_rate, self.num_steps)
 
     def run(self, workdir: epath.Path) -> int:
         """Train in `workdir`, from its newest good checkpoint on; returns the exit code."""
