@@ -31,8 +31,8 @@ from etils import epath
 from codejax.recipe import spec
 from codejax.train import leaves, retention
 from codejax.train import manifest as manifests
+from codejax.train.agreement import first_line, from_first, is_first, together
 from codejax.train.manifest import Damaged, Leaf, Manifest
-from codejax.train.processes import first_line, from_first, is_first, together
 
 log = logging.getLogger(__name__)
 
@@ -137,9 +137,14 @@ class Checkpoints:
             self._settling.start()
         return time.perf_counter() - start
 
+    @property
+    def saving(self) -> bool:
+        """Whether a save is under way."""
+        return self._settling is not None and self._settling.is_alive()
+
     def check(self) -> None:
         """Raises or reports the failure of a save that has ended; never waits: for every step."""
-        if self._settling is not None and not self._settling.is_alive():
+        if not self.saving:
             self.wait()
 
     def wait(self) -> None:
@@ -298,7 +303,7 @@ class Checkpoints:
     ) -> tuple[Manifest, dict[str, jax.Array]]:
         """One checkpoint; `Damaged`, on every process alike, if it is not what was saved."""
         path = self._path(step)
-        manifest = together(lambda: _whole_manifest(path))
+        manifest = together(lambda: manifests.read_whole(path, look=is_first()))
         manifests.check_target(manifest, wanted, partial=partial)
         target = {name: leaves.stored_target(leaf) for name, leaf in wanted.items()}
         arguments = _Restore(
@@ -381,14 +386,6 @@ def _differing(arrays: dict[str, jax.Array], manifest: Manifest) -> list[str]:
     """Names of the arrays whose digests are not the manifest's."""
     found = {name: leaves.digest(array) for name, array in arrays.items()}
     return [name for name in found if int(np.asarray(found[name])) != manifest.leaves[name].digest]
-
-
-def _whole_manifest(path: epath.Path) -> Manifest:
-    """The manifest of a folder with all its files, looked at by the first process only."""
-    manifest = manifests.read(path)
-    if is_first():
-        manifests.check_files(path, manifest, contents=True)
-    return manifest
 
 
 def _delete(path: epath.Path) -> None:

@@ -101,6 +101,18 @@ def read(directory: epath.Path) -> Manifest:
     return Manifest(body["step"], body["meta"], leaves, files)
 
 
+def read_whole(directory: epath.Path, *, look: bool) -> Manifest:
+    """The manifest of a folder in which, if this process is to `look`, every file is as it was.
+
+    Raises:
+      Damaged: it is not.
+    """
+    manifest = read(directory)
+    if look:
+        check_files(directory, manifest, contents=True)
+    return manifest
+
+
 def check_files(directory: epath.Path, manifest: Manifest, *, contents: bool) -> None:
     """Compares the files in a folder with the manifest: by name and size, small ones by contents.
 

@@ -11,10 +11,6 @@ import os
 import pathlib
 import random
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,9 +23,6 @@ from jax.sharding import Mesh
 
 from codejax.train import checkpoint, leaves, manifest
 from codejax.train.checkpoint import CheckpointError, Checkpointing, Checkpoints
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-WORKER = pathlib.Path(worker.__file__)
 
 
 @pytest.fixture
@@ -341,19 +334,6 @@ def test_failed_save(
     )
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
-def test_full_disk(tmp_path: pathlib.Path) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs root that may mount a file system")
-    try:
-        process = start("full", tmp_path / "checkpoints", 8)
-        assert "outlived" in process.communicate(timeout=120)[0]
-        assert process.returncode == 0
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
-
-
 # Retention
 
 
@@ -403,71 +383,6 @@ def test_impossible_specs(field: str, value: int) -> None:
     setattr(spec, field, value)
     with pytest.raises(ValueError, match=f"{field}={value}"):
         spec.check()
-
-
-# Several processes
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def start(verb: str, directory: pathlib.Path, devices: int, *rest: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "error", str(WORKER), verb, str(directory), str(devices)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(
-        [*command, *map(str, rest)], env=environment, stdout=subprocess.PIPE, text=True
-    )
-
-
-def run_two(verb: str, directory: pathlib.Path) -> None:
-    port = free_port()
-    pair = [start(verb, directory, 4, port, 2, index) for index in (0, 1)]
-    try:
-        for process in pair:
-            process.communicate(timeout=120)
-    finally:
-        for process in pair:
-            process.kill()
-    assert [process.returncode for process in pair] == [0, 0]
-
-
-def test_two_processes_save_and_one_restores(tmp_path: pathlib.Path, mesh: Mesh) -> None:
-    run_two("save", tmp_path)
-    with Checkpoints(tmp_path, worker.SPEC) as checkpoints:
-        worker.restore(checkpoints, mesh)
-
-
-def test_one_process_saves_and_two_restore(tmp_path: pathlib.Path, mesh: Mesh) -> None:
-    with Checkpoints(tmp_path, worker.SPEC) as checkpoints:
-        worker.save(checkpoints, mesh)
-    flip_metadata(tmp_path / "00000020")
-    with Checkpoints(tmp_path, worker.SPEC) as checkpoints:
-        assert checkpoints.restore(worker.target(mesh)).step == 10
-        saved(checkpoints, mesh, 20)
-    run_two("restore", tmp_path)
-
-
-def test_killed_while_saving(tmp_path: pathlib.Path, mesh: Mesh) -> None:
-    """Whatever moment a `kill -9` hits, a good checkpoint is left and the run goes on from it."""
-    generator, reached = random.Random(time.time_ns()), 0
-    for _ in range(3):
-        process = start("loop", tmp_path, 2)
-        assert process.stdout is not None
-        for _ in range(2):
-            assert process.stdout.readline().startswith("saving")
-        time.sleep(generator.random() * 0.2)
-        process.kill()
-        process.communicate(timeout=60)
-        assert process.returncode == -9
-        with Checkpoints(tmp_path, worker.SPEC) as checkpoints:
-            state, meta, step = checkpoints.restore(worker.target(mesh))
-        worker.assert_equal(state, step)
-        assert step > reached
-        assert meta == {"rows": step * 4}
-        reached = step
 
 
 def test_manifest_reads_as_json(checkpoints: Checkpoints, mesh: Mesh) -> None:
