@@ -50,7 +50,7 @@ setup(
         "cuda": ["jax[cuda13]"],
         "test": TEST,
         "slow": ["transformers>=4.56", "torch>=2.8"],
-        "dev": [*TEST, "ruff>=0.13", "pyright[nodejs]>=1.1.400", "pre-commit>=4.0", "build>=1.2", "uv>=0.8"],
+        "dev": [*TEST, "ruff>=0.13", "pyright[nodejs]>=1.1.400", "pre-commit>=4.0", "uv>=0.8"],
     },
     entry_points={"console_scripts": ["codejax=codejax.__main__:main"]},
 )
