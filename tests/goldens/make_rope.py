@@ -11,6 +11,7 @@ they are `heads` cut to K.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
@@ -49,7 +50,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     positions = np.array([[0, 1, 17, 300, 4000]])
     all_heads = rng.standard_normal((1, 2, 5, 128)).astype(np.float32)
-    out: dict[str, np.ndarray] = {"positions": positions, "heads": all_heads}
+    out: dict[str, Any] = {"positions": positions, "heads": all_heads}
     for name, (head_dim, theta, kind, parameters) in CASES.items():
         config = LlamaConfig(
             head_dim=head_dim,
