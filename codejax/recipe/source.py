@@ -15,13 +15,12 @@ import traceback
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from codejax.recipe.overrides import override
 from codejax.recipe.record import loads
 from codejax.recipe.specs import (
     RECIPE_PACKAGE,
-    Recipe,
     RecipeError,
     describe_value,
     is_spec,
@@ -29,8 +28,8 @@ from codejax.recipe.specs import (
 )
 
 
-def load(source: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe that `FILE.py:FUNCTION` returns, or that a JSON file records.
+def load(source: str, overrides: Sequence[str] = ()) -> Any:
+    """The `Recipe`, of whatever type, that `FILE.py:FUNCTION` returns, or that a JSON file records.
 
     It is overridden, checked and frozen. Raises RecipeError for a missing file or function, a
     function that fails, and for everything that `override` and `loads` refuse.
@@ -49,10 +48,10 @@ def load(source: str, overrides: Sequence[str] = ()) -> Recipe:
     if not is_spec(composed) or not hasattr(composed, "name") or not hasattr(composed, "run"):
         found = describe_value(composed)
         raise RecipeError(f"{source}: wanted a spec with `name` and `run`, found {found}")
-    return override(cast(Recipe, composed), overrides)
+    return override(composed, overrides)
 
 
-def read_record(path: str) -> Recipe:
+def read_record(path: str) -> Any:
     """The recipe that `dumps` wrote to a file, in a bucket too."""
     from etils import epath
 

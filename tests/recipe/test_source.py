@@ -79,8 +79,8 @@ def file(tmp_path: Path) -> Path:
 
 def test_load_overrides_checks_and_freezes(file: Path):
     recipe = load(f"{file}:large", ["--config.inner.size=7"])
-    assert (recipe.name, recipe.rate, recipe.inner.size) == ("small", 1.0, 7)  # type: ignore[attr-defined]
-    assert load(f"{file}:large").inner.size == 30  # type: ignore[attr-defined]
+    assert (recipe.name, recipe.rate, recipe.inner.size) == ("small", 1.0, 7)
+    assert load(f"{file}:large").inner.size == 30
     with pytest.raises(AttributeError, match="frozen"):
         recipe.name = "other"
 
@@ -90,9 +90,9 @@ def test_recipes_are_the_public_functions_without_required_arguments(file: Path)
 
 
 def test_a_file_is_read_anew_by_each_load(file: Path):
-    assert load(f"{file}:small").rate == 1.0  # type: ignore[attr-defined]
+    assert load(f"{file}:small").rate == 1.0
     file.write_text(RECIPES.replace("rate=1)", "rate=2)"))
-    assert load(f"{file}:small").rate == 2.0  # type: ignore[attr-defined]
+    assert load(f"{file}:small").rate == 2.0
 
 
 def test_recipe_files_import_one_another(file: Path):
