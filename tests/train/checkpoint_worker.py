@@ -7,6 +7,7 @@ Usage: checkpoint_worker.py VERB DIRECTORY DEVICES [PORT PROCESSES INDEX]; verbs
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -34,21 +35,31 @@ def example_mesh(devices: list[Any] | None = None) -> Mesh:
 
 
 def example_state(step: int | jax.Array) -> dict[str, Any]:
-    """A state with the dtypes and tree types that a run has, known from its step alone."""
+    """A state with the dtypes and tree types that a run has, known from its step alone.
+
+    Its floats are whole numbers, so that no compiler has a say in their bits.
+    """
     key = jax.random.fold_in(jax.random.key(7), step)
-    params = {
-        "table": jax.random.normal(key, (64, 48)),
-        "scale": jax.random.normal(key, (40,), jnp.bfloat16),
-        "mask": jnp.arange(8) % 2 == 0,
-        "empty": {},
-        "absent": None,
+    count = itertools.count()
+
+    def numbers(leaf: Any) -> jax.Array:
+        own = jax.random.fold_in(key, next(count))
+        return jax.random.randint(own, leaf.shape, -99, 99).astype(leaf.dtype)
+
+    trained = {
+        "table": jax.ShapeDtypeStruct((64, 48), jnp.float32),
+        "scale": jax.ShapeDtypeStruct((40,), jnp.bfloat16),
     }
-    trained = {"table": params["table"], "scale": params["scale"]}
     adam = optax.masked(optax.adamw(1e-3), {"table": True, "scale": False})
-    optimizer = optax.chain(optax.clip(1.0), adam, optax.ema(0.9))
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), adam, optax.ema(0.9))
     return {
-        "params": params,
-        "opt_state": optimizer.update(trained, optimizer.init(trained), trained)[1],
+        "params": {
+            **jax.tree.map(numbers, trained),
+            "mask": jnp.arange(8) % 2 == 0,
+            "empty": {},
+            "absent": None,
+        },
+        "opt_state": jax.tree.map(numbers, jax.eval_shape(optimizer.init, trained)),
         "step": jnp.asarray(step, jnp.int32),
         "seed": jax.random.key_data(key),
         "key": jax.random.split(key, 8),
