@@ -56,7 +56,9 @@ def token_losses(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.
     [...] -> [...], [...].
     """
     log_z = jax.nn.logsumexp(logits, axis=-1)
-    picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    # Picked by a mask and not by a look-up, which a vocabulary split over devices would gather.
+    ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    picked = jnp.sum(jnp.where(ids == targets[..., None], logits, 0.0), axis=-1)
     return log_z - picked, log_z
 
 

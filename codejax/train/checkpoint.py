@@ -343,8 +343,9 @@ class _Sealing(ocp.PyTreeCheckpointHandler):
         """Notes what the next save holds; starts the digests before the arrays can be donated."""
         self._step = step
         self._meta = json.loads(json.dumps(meta))
+        digests = leaves.digests({name: leaves.stored(leaf) for name, leaf in named.items()})
         self._named = {
-            name: (leaf.shape, leaves.dtype_name(leaf), leaves.digest(leaves.stored(leaf)))
+            name: (leaf.shape, leaves.dtype_name(leaf), digests[name])
             for name, leaf in named.items()
         }
 
@@ -384,7 +385,7 @@ def _quieten_orbax() -> None:
 
 def _differing(arrays: dict[str, jax.Array], manifest: Manifest) -> list[str]:
     """Names of the arrays whose digests are not the manifest's."""
-    found = {name: leaves.digest(array) for name, array in arrays.items()}
+    found = leaves.digests(arrays)
     return [name for name in found if int(np.asarray(found[name])) != manifest.leaves[name].digest]
 
 

@@ -9,6 +9,7 @@ memory to storage and back. Reads and writes no file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -83,6 +84,26 @@ def restored(array: jax.Array, leaf: Any) -> jax.Array:
 
     jax.eval_shape(look, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
     return jax.random.wrap_key_data(array, impl=implementations[0])
+
+
+def digests(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The digest of each array, by one program for all that live on the same devices.
+
+    One program, because the collectives of several in flight may start in another order on another
+    process, and then all wait for ever.
+    """
+    groups: dict[frozenset[Any], dict[str, jax.Array]] = {}
+    for name, array in arrays.items():
+        groups.setdefault(frozenset(array.sharding.device_set), {})[name] = array
+    found: dict[str, jax.Array] = {}
+    for group in groups.values():
+        found |= _digest_each(group)
+    return {name: found[name] for name in arrays}
+
+
+@jax.jit
+def _digest_each(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: digest(array) for name, array in arrays.items()}
 
 
 @jax.jit
