@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import EngFormatter, Formatter, MaxNLocator, PercentFormatter
 
+from codejax.experiments.curves import running_mean, smooth_rate, spread, thin
 from codejax.experiments.markup import printable
 from codejax.experiments.record import RunRecord
 
@@ -57,7 +58,6 @@ STYLE: dict[Any, Any] = {
     "savefig.transparent": False,
 }
 MAX_LABEL = 28  # characters
-MAX_POINTS = 600  # of one curve; more are averaged in equal groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +140,7 @@ def held_out_figure(runs: Sequence[RunRecord]) -> Figure | None:
     )
 
 
+RATES = ("tokens_per_second", "mfu")  # measured over the `seconds` of a step
 # name of the metric, title, caption, format of its axis
 Panel = tuple[str, str, str, Callable[[], Formatter] | None]
 PANELS: tuple[Panel, ...] = (
@@ -148,7 +149,7 @@ PANELS: tuple[Panel, ...] = (
     (
         "tokens_per_second",
         "Tokens per second",
-        "Within training steps.",
+        "Within training steps; tokens over seconds of neighbouring steps.",
         lambda: EngFormatter(sep=""),
     ),
     (
@@ -160,7 +161,7 @@ PANELS: tuple[Panel, ...] = (
     (
         "mfu",
         "Model FLOPs utilisation",
-        "The model's own FLOPs against the device's peak.",
+        "The model's own FLOPs against the device's peak, over neighbouring steps.",
         lambda: PercentFormatter(1.0, decimals=0),
     ),
 )
@@ -174,11 +175,13 @@ def small_figure(
     formatter: Callable[[], Formatter] | None,
 ) -> Figure | None:
     """One figure of training over the steps."""
-    curves = [
-        Curve(label_of(run), *thin(*run.series("train", metric)), colour)
-        for run, colour in zip(runs, _colours(len(runs)), strict=True)
-    ]
-    curves = [curve for curve in curves if len(curve.steps)]
+    curves = []
+    for run, colour in zip(runs, _colours(len(runs)), strict=True):
+        steps, values = run.series("train", metric)
+        if metric in RATES:
+            values = smooth_rate(run, metric)
+        if len(steps):
+            curves.append(Curve(label_of(run), *thin(steps, values), colour))
     return _lines(metric, title, caption, curves, size=NARROW, formatter=formatter, from_zero=True)
 
 
@@ -296,24 +299,6 @@ def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
         )
 
 
-def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Ascending places near the ascending `wanted` ones, at least `gap` apart.
-
-    Places that are too near are joined to a block around their mean, until no two blocks touch.
-    """
-    blocks: list[tuple[float, int]] = []  # (centre, members)
-    for place in wanted:
-        centre, members = place, 1
-        while blocks and centre - blocks[-1][0] < gap * (members + blocks[-1][1]) / 2:
-            other, others = blocks.pop()
-            centre = (centre * members + other * others) / (members + others)
-            members += others
-        blocks.append((centre, members))
-    return [
-        centre + gap * (i - (members - 1) / 2) for centre, members in blocks for i in range(members)
-    ]
-
-
 def label_of(run: RunRecord) -> str:
     """The run's name, as a figure can hold it."""
     return one_line(run.name)
@@ -323,26 +308,6 @@ def one_line(text: str) -> str:
     """At most MAX_LABEL characters, all of which a font can draw."""
     shown = printable(text).replace("\n", " ").replace("\t", " ")
     return shown if len(shown) <= MAX_LABEL else shown[: MAX_LABEL - 1] + "…"
-
-
-def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Mean of the `width` values around each, of fewer at the ends; what is not finite is left
-    out.
-    """
-    finite = np.isfinite(values)
-    total = np.convolve(np.where(finite, values, 0.0), np.ones(width), mode="same")
-    count = np.convolve(finite.astype(np.float64), np.ones(width), mode="same")
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0.5)
-
-
-def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The curve, with neighbours averaged so that at most MAX_POINTS remain."""
-    group = -(-len(steps) // MAX_POINTS)
-    if group <= 1:
-        return steps, values
-    starts = np.arange(0, len(steps), group)
-    sizes = np.diff(np.append(starts, len(steps)))
-    return np.add.reduceat(steps, starts) / sizes, np.add.reduceat(values, starts) / sizes
 
 
 def _colours(count: int) -> list[str]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
-
 from codejax.experiments.figures import MODES, Figure
 from codejax.experiments.markup import Html, element, facts, join, table
 from codejax.experiments.record import Line, RunRecord
@@ -103,9 +101,9 @@ def _key_figures(run: RunRecord) -> Iterator[tuple[str, str]]:
     _, tokens = run.series("train", "tokens")
     if len(tokens):
         yield short(float(tokens.sum())), "tokens trained on"
-    _, rates = run.series("train", "tokens_per_second")
-    if len(rates):
-        yield short(float(np.median(rates))), "tokens per second, median"
+    rate = mean_rate(run)
+    if rate is not None:
+        yield short(rate), "tokens per second of training"
     seconds = duration(run)
     if seconds:
         value, unit = clock(seconds)
@@ -116,13 +114,13 @@ def _comparison(runs: Sequence[RunRecord]) -> Html:
     """One row a run, and what sets its recipe apart from the first one's."""
     rows = []
     for run in runs:
-        _, rates = run.series("train", "tokens_per_second")
+        rate = mean_rate(run)
         rows.append(
             [
                 run.name,
                 number(held_out_bits(run), ".4f"),
                 number(run.last("train", "loss"), ".4f"),
-                short(float(np.median(rates))) if len(rates) else BLANK,
+                BLANK if rate is None else short(rate),
                 _parameters(run),
             ]
         )
@@ -155,9 +153,9 @@ def _held_out(runs: Sequence[RunRecord], figure: Figure | None) -> Iterator[Html
     yield element("h2", "Files never seen")
     yield element(
         "p",
-        "Whole projects are held out, so no file of theirs was in training. Every file is read "
-        "alone, from its first token to its end, which counts too. Bits per byte do not depend on "
-        "the tokenizer.",
+        "Whole projects are held out, so no file of theirs was in training. Every file counts from "
+        "its first token to its end, which counts too; of its own text, and of no other, the model "
+        "sees what fits into a row before the token. Bits per byte do not depend on the tokenizer.",
     )
     if figure is not None:
         yield _figure(figure)
@@ -166,6 +164,8 @@ def _held_out(runs: Sequence[RunRecord], figure: Figure | None) -> Iterator[Html
 
 
 def _languages(held_out: Line) -> Html:
+    """A row a language, the one with the most bytes first."""
+    languages = sorted(held_out["languages"].items(), key=lambda item: -item[1]["num_bytes"])
     rows = [
         [
             name,
@@ -173,7 +173,7 @@ def _languages(held_out: Line) -> Html:
             f"{one['num_bytes']:,}",
             number(one["bits_per_byte"], ".3f"),
         ]
-        for name, one in [*held_out["languages"].items(), ("all", held_out)]
+        for name, one in [*languages, ("all", held_out)]
     ]
     return table(
         ["language", "files", "bytes", "bits per byte"], rows, numbers=3, total=len(rows) - 1
@@ -327,6 +327,13 @@ def held_out_bits(run: RunRecord) -> float | None:
     """Bits per byte of the complete evaluation after training, else of the last one within it."""
     bits = run.results.get("held_out", {}).get("bits_per_byte")
     return bits if bits is not None else run.last("held_out", "bits_per_byte")
+
+
+def mean_rate(run: RunRecord) -> float | None:
+    """Tokens over seconds of all training steps."""
+    _, tokens = run.series("train", "tokens")
+    _, seconds = run.series("train", "seconds")
+    return float(tokens.sum() / seconds.sum()) if len(tokens) and seconds.sum() > 0 else None
 
 
 def duration(run: RunRecord) -> float:

@@ -251,5 +251,5 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
     size = results["model"]
     console.print(
         f"The model has {size['parameters']:,} parameters ({size['parameter_bytes'] / 1e6:.1f} MB),"
-        " which a compressor has not: the figures stand side by side, none beats another."
+        " which a compressor has not: the figures stand side by side, and no win is claimed."
     )

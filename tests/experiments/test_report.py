@@ -17,8 +17,9 @@ from tolerances import tolerance
 
 from codejax.experiments import figures, markup
 from codejax.experiments.compression import Compression
-from codejax.experiments.figures import SERIES, draw_figures, running_mean, spread, thin
-from codejax.experiments.record import read_run
+from codejax.experiments.curves import MAX_POINTS, running_mean, smooth_rate, spread, thin
+from codejax.experiments.figures import SERIES, draw_figures
+from codejax.experiments.record import RunRecord, read_run
 from codejax.experiments.report import report
 from codejax.experiments.spelling import clock, short
 from codejax.recipe import dumps, spec
@@ -44,7 +45,7 @@ def make_run(folder: pathlib.Path, *, name: str = "one", steps: int = 40, **fiel
     lines = []
     for step in range(1, steps + 1):
         line = {"step": step, "time": 1e9 + step, "kind": "train", "loss": 5 / step, "mfu": 0.4}
-        lines.append(line | {"tokens_per_second": 900.0, "tokens": 100})
+        lines.append(line | {"tokens_per_second": 900.0, "tokens": 100, "seconds": 0.5})
         if step % 10 == 0:
             bits = {"bits_per_byte": 2.0, "bits_per_byte/python": 1.9, "bits_per_byte/c": 2.5}
             lines.append({"step": step, "time": 1e9 + step, "kind": "held_out"} | bits)
@@ -122,6 +123,7 @@ def test_page_shows_the_run_and_asks_for_nothing(tmp_path: pathlib.Path):
         "12,345",
         "1,000",
         "4k",
+        "200",
         "learning_rate = 0.0003",
     ):
         assert shown in read.text
@@ -290,8 +292,29 @@ def test_running_mean_and_thinning_keep_the_mean():
     np.testing.assert_allclose(running_mean(values, 3), [2, 2, 4, 52.5, 52.5])
     steps = np.arange(5000.0)
     thin_steps, thin_values = thin(steps, steps * 2)
-    assert len(thin_steps) <= figures.MAX_POINTS
+    assert len(thin_steps) <= MAX_POINTS
     np.testing.assert_allclose(thin_values, thin_steps * 2)
+
+
+def check_rate(smooth: Callable[[RunRecord, str], np.ndarray], folder: pathlib.Path) -> None:
+    """Steps of 100 tokens a second, seen two at once: each second one seems to take no time."""
+    folder.mkdir()
+    with (folder / "metrics.jsonl").open("w") as file:
+        for step in range(100):
+            seconds = 2e-6 if step % 2 else 2.0
+            line = {"step": step, "seconds": seconds, "tokens_per_second": 100 / seconds}
+            file.write(json.dumps(line) + "\n")
+    rates = smooth(read_run(folder), "tokens_per_second")
+    assert 80 < min(rates) <= max(rates) < 125
+
+
+def test_rates_are_tokens_over_seconds(tmp_path: pathlib.Path):
+    check_rate(smooth_rate, tmp_path / "run")
+
+
+def test_rates_are_tokens_over_seconds_mutant(tmp_path: pathlib.Path):
+    with pytest.raises(AssertionError):
+        check_rate(lambda run, name: running_mean(run.series("train", name)[1], 10), tmp_path / "a")
 
 
 def test_numbers_are_short():
