@@ -17,7 +17,7 @@ from codejax.experiments.stylesheet import STYLESHEET
 from codejax.recipe import difference, fingerprint, render
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-CONTEXT_LINES = 14  # of a sample's prefix and suffix
+CONTEXT_LINES, MARKED_LINES = 14, 24  # shown of a sample's prefix and suffix, and of its middle
 
 
 def page(runs: Sequence[RunRecord], figures: Sequence[Figure], *, command: str) -> str:
@@ -259,10 +259,19 @@ def _pane(name: str, sample: Line, part: str, mark: str) -> Html:
     text = element(
         "pre",
         _context(prefix, keep_end=True),
-        element("mark", sample[part], class_=mark),
+        _marked(sample[part], mark),
         _context(suffix, keep_end=False),
     )
     return element("div", element("div", name, class_="pane-name"), text)
+
+
+def _marked(text: str, mark: str) -> Html:
+    """The marked part; of one that runs on and on, the first lines and how many more there are."""
+    lines = text.splitlines(keepends=True)
+    if len(lines) <= MARKED_LINES:
+        return element("mark", text, class_=mark)
+    shown = element("mark", "".join(lines[:MARKED_LINES]), class_=mark)
+    return join(shown, element("span", f"… {len(lines) - MARKED_LINES} more\n", class_="cut"))
 
 
 def _context(text: str, *, keep_end: bool) -> Html:

@@ -254,6 +254,21 @@ def test_a_recipe_of_another_version_is_left_aside(tmp_path: pathlib.Path):
     assert report([run, run], tmp_path / "report").exists()
 
 
+def test_long_samples_are_cut_and_said_to_be(tmp_path: pathlib.Path):
+    run = make_run(tmp_path / "run")
+    results = json.loads((run / "results.json").read_text())
+    [sample] = results["samples"]
+    sample["prefix"], sample["suffix"], sample["generated"] = (
+        "".join(f"{name}{i}\n" for i in range(100)) for name in ("p", "s", "g")
+    )
+    (run / "results.json").write_text(json.dumps(results))
+    text = Reader(report([run], tmp_path / "report").read_text()).text
+    assert "… 86 lines above\np86\n" in text
+    assert "p99\ng0\n" in text
+    assert "g23\n… 76 more\ns0\n" in text
+    assert "s13\n… 86 lines below" in text
+
+
 def test_figures_need_only_what_a_run_has(tmp_path: pathlib.Path):
     run = make_run(tmp_path / "run")
     (run / "results.json").unlink()
