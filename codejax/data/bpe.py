@@ -34,7 +34,7 @@ PIECES = (
     r"|[^\S\r\n]{1,128}(?!\S)"
     r"|[^\S\r\n]{1,128}"
 )
-ENCODED_AT_ONCE = 4 << 20  # bytes: `tokenizers` holds about 30 times as much while it encodes
+ENCODED_AT_ONCE = 1 << 20  # bytes: `tokenizers` holds about 30 times as much while it encodes
 ESCAPED = re.compile("([\udc80-\udcff]+)")  # how Python writes bytes that are not UTF-8
 EXACT_PIECES = ("ByteLevel", "Split", "Digits", "Punctuation", "Sequence", "UnicodeScripts")
 
@@ -87,15 +87,14 @@ class BPETokenizer:
         texts: list[str] = []
         pending = 0
         for content in contents:
+            if pending + len(content) > ENCODED_AT_ONCE:
+                out += self._encode_texts(texts)
+                texts, pending = [], 0
             try:
                 texts.append(content.decode())
                 pending += len(content)
             except UnicodeDecodeError:
-                out += self._encode_texts(texts)
-                out.append(self._encode_mixed(content))
-                texts, pending = [], 0
-            if pending >= ENCODED_AT_ONCE:
-                out += self._encode_texts(texts)
+                out += [*self._encode_texts(texts), self._encode_mixed(content)]
                 texts, pending = [], 0
         return out + self._encode_texts(texts)
 

@@ -60,8 +60,8 @@ def build_corpus(
     """Builds the corpus at `path`, goes on with a build that was interrupted, or opens it.
 
     `description` says what the source is: a build continues only under the same one. `num_workers`
-    processes tokenize (0: this one; -1: one a core). A shard ends with the batch that takes it to
-    `shard_bytes` of content. Raises ValueError where the source is empty, or `path` belongs to
+    processes tokenize (0: this one; -1: one a core). A shard ends with the document that fills it
+    with `shard_bytes` of content. Raises ValueError where the source is empty, or `path` belongs to
     another build; OSError where the disk fails.
     """
     path = local_folder(path)
@@ -165,20 +165,24 @@ def num_cores() -> int:
 
 
 def batched(items: Iterable[Document | Skipped], shard_bytes: int) -> Iterator[DocumentBatch]:
-    """Cuts documents into batches of about a megabyte; no batch is of two shards."""
+    """Cuts documents into batches of up to a megabyte; no batch is of two shards."""
     batch, in_batch, in_shard = DocumentBatch(0), 0, 0
     for item in items:
         if isinstance(item, Skipped):
             batch.skipped[item.reason] += 1
             continue
-        batch.documents.append(item)
-        in_batch += len(item.content)
-        in_shard += len(item.content)
-        if in_shard >= shard_bytes:
-            batch.last, in_shard = True, 0
-        if batch.last or in_batch >= BATCH_BYTES or len(batch.documents) >= BATCH_DOCUMENTS:
+        size = len(item.content)
+        full = in_batch + size > BATCH_BYTES or len(batch.documents) == BATCH_DOCUMENTS
+        if full and batch.documents:
             yield batch
-            batch, in_batch = DocumentBatch(batch.shard + batch.last), 0
+            batch, in_batch = DocumentBatch(batch.shard), 0
+        batch.documents.append(item)
+        in_batch += size
+        in_shard += size
+        if in_shard >= shard_bytes:
+            batch.last = True
+            yield batch
+            batch, in_batch, in_shard = DocumentBatch(batch.shard + 1), 0, 0
     batch.last = True
     yield batch
 
