@@ -10,7 +10,7 @@ with its square. Runs on one device; `kernels` shards it.
 """
 # SPDX-License-Identifier: Apache-2.0
 
-# B batch  H query heads  G kv groups  N = B * G programs  J queries per group  K head
+# B batch  H query heads  G kv groups  J queries per group  K head
 # L rows of a sequence  R rows of a block  Q = J * R  M keys that a block looks at
 from __future__ import annotations
 
@@ -34,14 +34,22 @@ ROWS, GROUPED_ROWS = 128, 64
 NUM_BANDS = 8
 
 
-class Program(NamedTuple):
-    """One kv group of a sequence, or N of them under one more leading axis."""
+class Sequence(NamedTuple):
+    """One sequence, or B of them under one more leading axis."""
+
+    query: jax.Array  # [L, G, J, K]
+    key: jax.Array  # [L, G, K]
+    value: jax.Array  # [L, G, K]
+    first: jax.Array  # int32 [L]: the first key that each row sees
+    last: jax.Array  # int32 [L]: the last one
+
+
+class Group(NamedTuple):
+    """One kv group of a sequence, or G of them under one more leading axis."""
 
     query: jax.Array  # [J, L, K]
     key: jax.Array  # [L, K]
     value: jax.Array  # [L, K]
-    first: jax.Array  # int32 [L]: the first key that each row sees
-    last: jax.Array  # int32 [L]: the last one
 
 
 class Band(NamedTuple):
@@ -65,26 +73,20 @@ def blocked(
     B, L, H, K = query_BLHK.shape
     G = key_BLGK.shape[2]
     padding = -L % block_rows(L, H // G)
-
-    def programs(x_BLHK: jax.Array) -> jax.Array:
-        x = jnp.pad(x_BLHK, ((0, 0), (0, padding), (0, 0), (0, 0)))
-        x = x.reshape(B, L + padding, G, -1, K).transpose(0, 2, 3, 1, 4)
-        return x.reshape(B * G, -1, L + padding, K)
-
-    # Added rows see one another, which keeps them finite. Bounds and not ids go to the blocks: a
-    # comparison of ids with ids, sliced two ways in one loop, is not vectorised by XLA:CPU.
-    segments_BL = jnp.pad(segments_BL, ((0, 0), (0, padding)), constant_values=-1)
-    first_NL, last_NL = (jnp.repeat(x, G, axis=0) for x in bounds(segments_BL, scoring))
-    inputs = Program(
-        query=programs(query_BLHK),
-        key=programs(key_BLGK)[:, 0],
-        value=programs(value_BLGK)[:, 0],
-        first=first_NL,
-        last=last_NL,
-    )
-    out_NJLK: jax.Array = _attend(inputs, scoring)
-    out_BGJLK = out_NJLK.reshape(B, G, H // G, L + padding, K)
-    return out_BGJLK.transpose(0, 3, 1, 2, 4).reshape(B, L + padding, H, K)[:, :L]
+    if padding:
+        query_BLHK, key_BLGK, value_BLGK = (
+            jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0)))
+            for x in (query_BLHK, key_BLGK, value_BLGK)
+        )
+        # Added rows see one another, which keeps them finite.
+        segments_BL = jnp.pad(segments_BL, ((0, 0), (0, padding)), constant_values=-1)
+    # Bounds and not ids go to the blocks: a comparison of ids with ids, sliced two ways in one
+    # loop, is not vectorised by XLA:CPU.
+    first_BL, last_BL = bounds(segments_BL, scoring)
+    query_BLGJK = query_BLHK.reshape(B, L + padding, G, H // G, K)
+    inputs = Sequence(query_BLGJK, key_BLGK, value_BLGK, first_BL, last_BL)
+    out_BLGJK: jax.Array = _attend(inputs, scoring)
+    return out_BLGJK.reshape(B, L + padding, H, K)[:, :L]
 
 
 def block_rows(length: int, queries: int) -> int:
@@ -104,35 +106,60 @@ def bands(length: int, rows: int, scoring: Scoring) -> Iterator[Band]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _attend(inputs: Program, scoring: Scoring) -> jax.Array:
+def _attend(inputs: Sequence, scoring: Scoring) -> jax.Array:
     return _attend_forward(inputs, scoring)[0]
 
 
-def _attend_forward(inputs: Program, scoring: Scoring) -> tuple[jax.Array, Any]:
-    """Outputs [N, J, L, K], and what the backward pass needs."""
-    out_NJLK, logsum_NJL = lax.map(functools.partial(_forward, scoring=scoring), inputs)
-    out_NJLK, logsum_NJL = (checkpoint_name(x, SAVED) for x in (out_NJLK, logsum_NJL))
-    return out_NJLK, (inputs, out_NJLK, logsum_NJL)
+def _attend_forward(inputs: Sequence, scoring: Scoring) -> tuple[jax.Array, Any]:
+    """Outputs [B, L, G, J, K], and what the backward pass needs."""
+
+    def sequence(inputs: Sequence) -> tuple[jax.Array, jax.Array]:
+        group = functools.partial(_forward, seen=inputs[3:], scoring=scoring)
+        out_GJLK, logsum_GJL = lax.map(group, _groups(inputs))
+        return out_GJLK.transpose(2, 0, 1, 3), logsum_GJL
+
+    outs = lax.map(sequence, inputs)
+    out_BLGJK, logsum_BGJL = (checkpoint_name(x, SAVED) for x in outs)
+    return out_BLGJK, (inputs, out_BLGJK, logsum_BGJL)
 
 
-def _attend_backward(scoring: Scoring, kept: Any, grad_NJLK: jax.Array) -> tuple[Program]:
+def _attend_backward(scoring: Scoring, kept: Any, grad_BLGJK: jax.Array) -> tuple[Sequence]:
     """Gradients of the inputs."""
-    inputs, out_NJLK, logsum_NJL = kept
-    product_NJL = (out_NJLK.astype(jnp.float32) * grad_NJLK.astype(jnp.float32)).sum(-1)
-    backward = lambda given: _backward(*given, scoring=scoring)  # noqa: E731
-    query, key, value = lax.map(backward, (inputs, grad_NJLK, logsum_NJL, product_NJL))
-    return (Program(query, key, value, None, None),)  # type: ignore[arg-type]
+
+    def sequence(given: tuple[Sequence, jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+        inputs, out_LGJK, logsum_GJL, grad_LGJK = given
+        product_LGJ = (out_LGJK.astype(jnp.float32) * grad_LGJK.astype(jnp.float32)).sum(-1)
+        grad_GJLK, product_GJL = grad_LGJK.transpose(1, 2, 0, 3), product_LGJ.transpose(1, 2, 0)
+        group = lambda given: _backward(*given, seen=inputs[3:], scoring=scoring)  # noqa: E731
+        query_GJLK, key_GLK, value_GLK = lax.map(
+            group, (_groups(inputs), grad_GJLK, logsum_GJL, product_GJL)
+        )
+        return query_GJLK.transpose(2, 0, 1, 3), key_GLK.swapaxes(0, 1), value_GLK.swapaxes(0, 1)
+
+    query, key, value = lax.map(sequence, (*kept, grad_BLGJK))
+    return (Sequence(query, key, value, None, None),)  # type: ignore[arg-type]
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _forward(inputs: Program, scoring: Scoring) -> tuple[jax.Array, jax.Array]:
-    """Outputs [J, L, K] and logarithms of the sums of rows [J, L] of one program."""
+def _groups(inputs: Sequence) -> Group:
+    """The kv groups of a sequence, one after another; moved here, where a sequence is in cache."""
+    key_GLK, value_GLK = (x.swapaxes(0, 1) for x in (inputs.key, inputs.value))
+    return Group(inputs.query.transpose(1, 2, 0, 3), key_GLK, value_GLK)
+
+
+def _forward(
+    inputs: Group, *, seen: tuple[jax.Array, ...], scoring: Scoring
+) -> tuple[jax.Array, jax.Array]:
+    """Outputs [J, L, K] and logarithms of the sums of rows [J, L] of a group.
+
+    seen: the first and the last key that each row sees [L].
+    """
     J, L, K = inputs.query.shape
 
     def block(band: Band, row: jax.Array | int) -> tuple[jax.Array, jax.Array]:
-        query_QK, key_MK, value_MK, first_Q, last_Q, key_M = _load(inputs, band, row)
+        query_QK, key_MK, value_MK, first_Q, last_Q, key_M = _load(inputs, seen, band, row)
         seen_QM = (key_M[None] >= first_Q[:, None]) & (key_M[None] <= last_Q[:, None])
         score_QM = score(_product("qk,mk->qm", query_QK, key_MK), scoring)
         score_QM = jnp.where(seen_QM, score_QM, MASKED)
@@ -153,14 +180,15 @@ def _forward(inputs: Program, scoring: Scoring) -> tuple[jax.Array, jax.Array]:
 
 
 def _backward(
-    inputs: Program,
+    inputs: Group,
     grad_JLK: jax.Array,
     logsum_JL: jax.Array,
     product_JL: jax.Array,
     *,
+    seen: tuple[jax.Array, ...],
     scoring: Scoring,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gradients of the queries [J, L, K], keys and values [L, K] of one program.
+    """Gradients of the queries [J, L, K], keys and values [L, K] of a group.
 
     product_JL: outputs times their gradients, summed over K. Scores are held keys first, so that
     the products which sum over rows have no transposed left side: half as fast on the CPU.
@@ -168,7 +196,7 @@ def _backward(
     J, L, K = inputs.query.shape
 
     def block(band: Band, sums: tuple[jax.Array, jax.Array], row: jax.Array | int):
-        query_QK, key_MK, value_MK, first_Q, last_Q, key_M = _load(inputs, band, row)
+        query_QK, key_MK, value_MK, first_Q, last_Q, key_M = _load(inputs, seen, band, row)
         grad_QK, logsum_Q, product_Q = (
             _rows(x, band, row) for x in (grad_JLK, logsum_JL, product_JL)
         )
@@ -211,7 +239,9 @@ def _over_blocks(step: Any, band: Band, carry: Any) -> tuple[Any, Any]:
     return carry, jax.tree.map(join, results)
 
 
-def _load(inputs: Program, band: Band, row: jax.Array | int) -> tuple[jax.Array, ...]:
+def _load(
+    inputs: Group, seen: tuple[jax.Array, ...], band: Band, row: jax.Array | int
+) -> tuple[jax.Array, ...]:
     """What the block at `row` works on: queries [Q, K], keys and values [M, K], the bounds of the
     keys that each query sees [Q], and the keys' indices [M].
     """
@@ -219,7 +249,7 @@ def _load(inputs: Program, band: Band, row: jax.Array | int) -> tuple[jax.Array,
     key_MK, value_MK = (
         lax.dynamic_slice_in_dim(x, first_key, band.keys) for x in (inputs.key, inputs.value)
     )
-    first_Q, last_Q = (jnp.tile(lax.dynamic_slice_in_dim(x, row, band.rows), J) for x in inputs[3:])
+    first_Q, last_Q = (jnp.tile(lax.dynamic_slice_in_dim(x, row, band.rows), J) for x in seen)
     key_M = first_key + jnp.arange(band.keys)
     return _rows(inputs.query, band, row), key_MK, value_MK, first_Q, last_Q, key_M
 

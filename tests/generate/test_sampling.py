@@ -186,7 +186,8 @@ def test_wrong_requests_are_refused():
         sample(Scripted(), {}, [ARRAYS[0], ARRAYS[0][:0]], Sampling(), stop=[])
     with pytest.raises(ValueError, match="1 seeds for 2 prompts"):
         sample(Scripted(), {}, ARRAYS[:2], Sampling(), stop=[], seeds=[1])
-    for wrong in ({"temperature": -1.0}, {"top_p": 0.0}, {"max_new_tokens": 0}):
+    wrongs: list[dict[str, Any]] = [{"temperature": -1.0}, {"top_p": 0.0}, {"max_new_tokens": 0}]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             sample(Scripted(), {}, ARRAYS, Sampling(**wrong), stop=[])
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -199,7 +200,8 @@ def test_remat_recomputes():
         model = small_transformer(remat=remat, num_layers=8)
         params, batch = model.abstract(), mixed_batch(2)
         lowered = jax.jit(jax.grad(lambda p: jnp.sum(model.hidden(p, batch)))).lower(params)
-        return lowered.compile().memory_analysis().temp_size_in_bytes
+        analysis: Any = lowered.compile().memory_analysis()
+        return analysis.temp_size_in_bytes
 
     assert saved("full") < saved("none")
 

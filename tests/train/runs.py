@@ -13,12 +13,12 @@ import sys
 import tempfile
 
 import jax
-import numpy as np
 
 from codejax.data.corpus_build import Bytes, CorpusBuild
 from codejax.data.readers import Tree
 from codejax.runlog import read_metrics
 from codejax.train.checkpoint import Checkpointing, Checkpoints
+from codejax.train.state import TrainState
 
 RECIPES = pathlib.Path(__file__).with_name("tiny_recipes.py")
 ROOT = pathlib.Path(__file__).parents[2]
@@ -110,7 +110,7 @@ def losses(workdir: pathlib.Path) -> dict[int, float]:
     return {int(r["step"]): r["loss"] for r in records}
 
 
-def final_state(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
+def final_state(workdir: pathlib.Path, step: int) -> TrainState:
     """Every array of the checkpoint of a step, on the host."""
     with Checkpoints(workdir / "checkpoints", Checkpointing()) as checkpoints:
         state, _, found = checkpoints.restore(target_of(workdir, step), step)

@@ -89,6 +89,7 @@ def test_schedule_longer_than_the_run(corpus, tmp_path):
 def test_held_out_corpus_of_another_tokenizer(corpus, tmp_path):
     recipe = placed(tiny_evaluated(), corpus)
     other = make_other_corpus(tmp_path)
+    assert recipe.held_out is not None
     recipe.held_out.corpus = str(other)
     check(recipe)
     with pytest.raises(RecipeError, match="was built with another tokenizer"):
