@@ -25,7 +25,15 @@ TESTS = pathlib.Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "train")]
 
 import conftest  # noqa: E402, F401  (eight devices, before jax is imported)
-from runs import command, final_state, finish, losses, make_corpus, run, start  # noqa: E402
+from runs import (  # noqa: E402  # pyright: ignore[reportMissingImports]
+    command,
+    final_state,
+    finish,
+    losses,
+    make_corpus,
+    run,
+    start,
+)
 from tolerances import tolerance  # noqa: E402
 
 from codejax.trees import first_difference  # noqa: E402
