@@ -22,6 +22,7 @@ from jax.ad_checkpoint import checkpoint_name
 from codejax.data.batch import Batch
 from codejax.model.attention import Attention
 from codejax.model.layers import MLP, GatedMLP, LayerNorm, RMSNorm, declare, normal
+from codejax.model.scores import SAVED
 from codejax.parallel.rules import Axes, constrain, gather
 from codejax.recipe import spec
 
@@ -42,8 +43,8 @@ class Model:
     logits_softcap: logits become softcap * tanh(logits / softcap).
     dtype: of activations and of the weights that multiply them; stored weights are float32.
     remat: what the backward pass recomputes: none, full (all but the stream between blocks), dots
-        (all but matrix products with weights), offload (as full, with the stream kept in host
-        memory).
+        (all but products with weights and what attention gives), offload (as full, with the stream
+        kept in host memory).
     scan: one compiled body for all repeats of the pattern; False unrolls them (faster on a CPU,
     slower to compile).
     """
@@ -138,7 +139,7 @@ class Transformer:
         return self.unembed(self.head(params), self.hidden(params, batch))
 
     def _boxed(self, key: jax.Array) -> Any:
-        ids = jnp.ones((1, 8), jnp.int32)
+        ids = jnp.ones((1, 128), jnp.int32)  # a length that every attention kernel takes
         return self._module.init(key, ids, ids, ids, method="hidden")["params"]
 
 
@@ -221,7 +222,9 @@ def rematerialised(block: type[nn.Module], spec: Model) -> Any:
     policies = jax.checkpoint_policies
     policy = {
         "full": policies.nothing_saveable,
-        "dots": policies.dots_with_no_batch_dims_saveable,
+        "dots": policies.save_from_both_policies(
+            policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(SAVED)
+        ),
         "offload": policies.save_and_offload_only_these_names(
             names_which_can_be_saved=[],
             names_which_can_be_offloaded=["stream"],

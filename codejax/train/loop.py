@@ -36,6 +36,7 @@ class Log(Protocol):
     """Where scalars go; `kind` is "train", "held_out" or "save"."""
 
     def write(self, step: int, kind: str, scalars: Mapping[str, float]) -> None: ...
+    def flush(self) -> None: ...
 
 
 class Saver(Protocol):
@@ -168,6 +169,7 @@ class Loop:
 
     def _save(self, step: int, consumed: int, clock: _Clock, *, wait: bool) -> None:
         clock.lap("step")
+        self.log.flush()  # a run killed after this save resumes behind it: no step may be missing
         meta = self.meta(consumed) | {"goodput": dict(self.goodput.seconds)}
         blocked = self.saver.save(step, self.state, meta)
         if wait:

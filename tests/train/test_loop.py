@@ -31,14 +31,19 @@ class ScriptedParts:
     best: dict[int, float] = field(default_factory=dict)
     waits: int = 0
     beats: int = 0
+    flushed: int = 0
 
     def write(self, step, kind, scalars):
         self.records.append((step, kind, dict(scalars)))
+
+    def flush(self):
+        self.flushed = len(self.records)
 
     def due(self, step):
         return step % self.save_every == 0
 
     def save(self, step, state, meta):
+        assert self.flushed == len(self.records), "a kill could leave a gap in the log"
         self.saves.append((step, meta["rows"]))
         return 0.0
 
