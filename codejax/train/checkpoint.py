@@ -29,6 +29,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from codejax.recipe import spec
+from codejax.runlog.metrics import is_bucket
 from codejax.train import leaves, retention
 from codejax.train import manifest as manifests
 from codejax.train.agreement import first_line, from_first, is_first, together
@@ -79,7 +80,8 @@ class Checkpoints:
 
     def __init__(self, directory: epath.PathLike, spec: Checkpointing) -> None:
         _quieten_orbax()
-        self.directory = epath.Path(directory)
+        path = epath.Path(directory)
+        self.directory = path if is_bucket(path) else path.resolve()  # Orbax wants it absolute
         self.spec = spec
         self.failures = 0  # saves that failed so far
         self._handler = _Sealing(

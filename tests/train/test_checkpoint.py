@@ -68,6 +68,12 @@ def test_round_trip(tmp_path: pathlib.Path, devices: int) -> None:
     check_round_trip(tmp_path, devices)
 
 
+def test_a_relative_folder_will_do(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_round_trip(pathlib.Path("here"), 1)
+    assert (tmp_path / "here" / "00000010").is_dir()
+
+
 def test_round_trip_mutant(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def rounded(leaf: jax.Array) -> jax.Array:
         plain = leaf_stored(leaf)
