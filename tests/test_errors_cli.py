@@ -121,6 +121,7 @@ def test_odd_files_are_passed_over_and_counted(sources: Path, tmp_path: Path):
 
 # The smallest run there is: `quickstart` with its numbers made small.
 TINY = (
+    "--config.num_microbatches=1",
     "--config=configs/pretrain.py:quickstart",
     "--config.data.sources[0].corpus=corpus/train",
     "--config.held_out.corpus=corpus/held_out",
