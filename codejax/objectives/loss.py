@@ -135,7 +135,7 @@ def _sweep_forward(unembed, z_loss, head, hidden, targets, weights):
 def _sweep_backward(unembed, z_loss, saved, cotangents):
     d_head, d_hidden = saved
     scale = cotangents[0]
-    return d_head * scale, d_hidden * scale.astype(d_hidden.dtype), None, None
+    return d_head * scale.astype(d_head.dtype), d_hidden * scale.astype(d_hidden.dtype), None, None
 
 
 _sweep.defvjp(_sweep_forward, _sweep_backward)

@@ -94,13 +94,25 @@ def gather(weight: jax.Array, axes: Axes) -> jax.Array:
     """The whole of a weight of which this device holds its part over the manual axes.
 
     The gradient of a gather is a scatter of sums: each device ends with its own part, summed over
-    all; the partitioner left to itself sums everything everywhere and then cuts.
+    all; the partitioner left to itself sums everything everywhere and then cuts. Its own axes are
+    made manual too for the gather, which it would else do on weights whole over them.
     """
-    manual = manual_axes()
-    for dim, part in enumerate(split_over(axes, jax.sharding.get_abstract_mesh())):
-        for mesh_axis in reversed([axis for axis in part if axis in manual]):
-            weight = jax.lax.all_gather(weight, mesh_axis, axis=dim, tiled=True)
-    return weight
+    mesh, manual = jax.sharding.get_abstract_mesh(), manual_axes()
+
+    def whole(part: jax.Array) -> jax.Array:
+        for dim, split in enumerate(split_over(axes, mesh)):
+            for mesh_axis in reversed([axis for axis in split if axis in manual]):
+                part = jax.lax.all_gather(part, mesh_axis, axis=dim, tiled=True)
+        return part
+
+    automatic = set(mesh.axis_names) - manual
+    rest = partition(axes, mesh, automatic)
+    if not manual or not any(rest):
+        return whole(weight)
+    across = jax.shard_map(
+        whole, in_specs=rest, out_specs=rest, axis_names=automatic, check_vma=False
+    )
+    return across(weight)
 
 
 def batch_shards(mesh: jax.sharding.Mesh) -> int:
