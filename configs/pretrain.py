@@ -45,7 +45,7 @@ def quickstart() -> Training:
         held_out=HeldOut(corpus="corpus/held_out", every_steps=100, max_rows=64),
         global_batch_size=8,
         num_microbatches=4,  # 1024 tokens at a time stay in the processor's cache
-        num_steps=400,
+        num_steps=300,
         objective=NextToken(chunk=128),
         optimizer=AdamW(learning_rate=3e-3, weight_decay=0.1),
         schedule=Cosine(warmup_steps=40, final_fraction=0.1),
