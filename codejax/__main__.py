@@ -37,7 +37,6 @@ exit codes:
   1    failed unexpectedly, with a traceback
   2    something you can mend, with one line that says what
   3    training stopped at a loss that is not finite; the batch is saved in the work folder
-  3    a loss or gradient was not finite, and the recipe says to stop
   70   ended by the watchdog: no step finished for too long
   75   stopped by SIGTERM after saving: run the same command again to go on
   130  interrupted from the keyboard

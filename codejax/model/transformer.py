@@ -91,6 +91,7 @@ class Transformer:
 
     def __init__(self, model: Model, platform: str):
         self.spec = model
+        self.platform = platform
         self._module = _Decoder(model, platform)
 
     def init(self, key: jax.Array) -> Params:

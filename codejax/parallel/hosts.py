@@ -1,7 +1,8 @@
 """Joining the hosts of a run: one process each, on a pod slice, a cluster, or a loopback.
 
-JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name the processes by hand; TPU pod
-slices, Slurm and Kubernetes tell JAX themselves. Without either, the run has one process.
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name the processes by hand; under
+Slurm, and on TPU slices that set TPU_WORKER_HOSTNAMES, JAX finds them itself. Without any of these,
+the run has one process.
 """
 # SPDX-License-Identifier: Apache-2.0
 

@@ -50,7 +50,7 @@ def check_resume(
     if lines and not accept:
         raise RecipeError(
             f"{workdir} holds a run of another recipe ({'; '.join(lines)});"
-            " undo the change, accept it, or choose another workdir"
+            " undo the change, choose another workdir, or accept it: on_recipe_change=accept"
         )
     return lines
 

@@ -2,12 +2,12 @@
 
 MFU = model FLOPs of a token (forward + backward, `codejax.model.count`) * tokens/s / (devices *
 peak FLOP/s of one). The peak is the vendor's dense bf16 figure where the device is known, else the
-rate of a large matrix product measured here in the compute dtype; `Peak.source` says which.
+rate of a large matrix product measured here in the compute dtype; the log says which.
 Recomputed work (remat) does not count as useful.
 
-Goodput = seconds spent in training steps / seconds since the run began, over all its restarts:
-compiling, restoring, evaluating, blocked saves and steps that were lost and done again are what is
-missing to 1.
+Goodput = seconds spent in training steps / all seconds booked, over all restarts: initialising,
+restoring, compiling, evaluating and blocked saves are what is missing to 1. Time that no process
+saw (waiting for machines, steps lost between the last save and a kill) is not booked.
 """
 # SPDX-License-Identifier: Apache-2.0
 

@@ -31,7 +31,7 @@ from codejax.train.checkpoint import Checkpointing, Checkpoints
 from codejax.train.feed import abstract_batch, check_batch, feed
 from codejax.train.guard import Guard, Guarding
 from codejax.train.held_out import Evaluator, HeldOut
-from codejax.train.loop import Loop, Profile
+from codejax.train.loop import NONFINITE, Loop, Profile
 from codejax.train.optimizer import Adafactor, AdamW, Lion, Muon, build_optimizer
 from codejax.train.resume import check_resume
 from codejax.train.schedule import Constant, Cosine, Linear, WarmupStableDecay, build_schedule
@@ -134,6 +134,7 @@ class Run:
             compiled = self.compile()
             peak = throughput.peak(self.mesh.local_devices[0], recipe.model.dtype)
             log = stack.enter_context(self.open_log(step, changes))
+            self.say_how_it_begins(log, step, peak)
             batches = feed(
                 self.rows,
                 self.mesh,
@@ -163,7 +164,13 @@ class Run:
                 nonfinite=recipe.nonfinite,
                 profile=recipe.profile,
             )
-            return loop.run()
+            exit_code = loop.run()
+            if exit_code == NONFINITE:
+                log.say(
+                    "stopped: a loss or gradient was not finite; its rows are in "
+                    f"{self.workdir}/nonfinite-*.jsonl; nonfinite=skip goes on without them"
+                )
+            return exit_code
 
     def start(self, checkpoints: Checkpoints) -> tuple[TrainState, int, int]:
         """State, steps done and rows consumed: restored, or fresh."""
@@ -197,8 +204,18 @@ class Run:
         self.goodput.add("compile", time.perf_counter() - begin)
         return compiled
 
+    def say_how_it_begins(self, log: RunLog, step: int, peak: throughput.Peak) -> None:
+        """One line: from which step, on what mesh, and what MFU is measured against."""
+        done = step >= self.recipe.num_steps
+        begin = "nothing is left to do: the run is at" if done else "from"
+        sizes = " ".join(f"{axis}={size}" for axis, size in self.mesh.shape.items())
+        log.say(
+            f"{begin} step {step} on {self.model.platform} ({sizes}); "
+            f"peak {peak.flops_per_second / 1e12:.3g} TFLOP/s a device ({peak.source})"
+        )
+
     def open_log(self, step: int, changes: list[str]) -> RunLog:
-        """The log of the run; run.json says what is counted as peak and as a token's FLOPs."""
+        """The log of the run."""
         recipe = self.recipe
         return RunLog(
             self.workdir,
