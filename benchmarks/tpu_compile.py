@@ -257,7 +257,7 @@ def main() -> None:
         if "need_ratio" in results[-1]:
             peer, ratio = results[-1]["peer"]["name"], results[-1]["need_ratio"]
             print(f"memory, codejax / {peer}: {ratio:.3f}")
-    import libtpu
+    import libtpu  # pyright: ignore[reportMissingImports]
 
     figures = {
         "rows": results,

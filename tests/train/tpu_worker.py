@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 import jax
-import tpu_compile
+import tpu_compile  # pyright: ignore[reportMissingImports]
 from jax.sharding import PartitionSpec
 
 from codejax.data.mixture import Data
@@ -156,7 +156,7 @@ def slots_not_split() -> Iterator[None]:
 @contextlib.contextmanager
 def quick() -> Iterator[None]:
     """Compile without most optimizations: they are half the time, and shardings come before."""
-    before = jax.config.jax_optimization_level
+    before = jax.config.jax_optimization_level  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_optimization_level", "O0")
     try:
         yield
