@@ -55,6 +55,7 @@ TOLERANCES: dict[str, Tolerance] = {
         2e-4, "logits of order one after a few layers of float32 sums in torch's and XLA's orders"
     ),
     "golden_loss": Tolerance(1e-5, "ten steps of Adam on other processors and jax versions"),
+    "bfloat16_rounding": Tolerance(2**-7, "a number and a factor, each rounded to eight bits"),
     "layer": Tolerance(2e-5, "a few float32 sums of some dozen terms of order one"),
     "chunked_equals_plain": Tolerance(
         2e-5, "float32 sums of a few hundred token losses in another order"

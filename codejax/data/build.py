@@ -28,7 +28,7 @@ from codejax.data.corpus import (
     local_folder,
     sha256_of,
 )
-from codejax.data.document import Document, Gauge, Skipped, Source
+from codejax.data.document import Document, Gauge, Skipped, Source, skipped_line
 from codejax.data.encoding import DocumentBatch, Encoders
 from codejax.data.meter import Meter
 from codejax.data.shards import (
@@ -82,9 +82,8 @@ def build_corpus(
         source, tokenizer, path, num_workers=num_workers, shard_bytes=shard_bytes
     )
     if not parts:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
         raise ValueError(
-            f"no documents for {path} (skipped: {reasons or 'none'}); change the path or the "
+            f"no documents for {path} (skipped: {skipped_line(skipped)}); change the path or the "
             f"languages of the source, or what is held out; it was {description or 'unnamed'}"
         )
     with writing(path):

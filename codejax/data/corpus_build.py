@@ -8,6 +8,7 @@ a hash of its name, and the tokenizer sees training documents only. Shards and i
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import heapq
 import os
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from codejax.data.bpe import train_bpe
 from codejax.data.build import build_corpus, settle
 from codejax.data.corpus import Corpus, local_folder
-from codejax.data.document import Document, Gauge, Skipped, Source
+from codejax.data.document import Document, Gauge, Skipped, Source, skipped_line
 from codejax.data.meter import note
 from codejax.data.readers import Tree
 from codejax.data.shards import writing
@@ -203,6 +204,8 @@ def build_corpora(
         side: Selection(source, side, held_out=held_out, drop_duplicates=drop_duplicates)
         for side in sides
     }
+    if held_out and not (folder / "held_out").exists():
+        check_held_out(source, held_out)
     made = make_tokenizer(tokenizer, selections["train"], folder / "tokenizer")
     corpora: dict[Side, Corpus] = {}
     for side in sides:
@@ -221,6 +224,21 @@ def build_corpora(
             f"{total.tokens:,} tokens, fingerprint {corpora[side].fingerprint[:12]}"
         )
     return corpora
+
+
+def check_held_out(source: Source, held_out: float) -> None:
+    """ValueError where no repository is set aside; reads on until there is one."""
+    groups: set[str] = set()
+    for item in source.read(Gauge()):
+        if isinstance(item, Document):
+            groups.add(item.group)
+            if side_of(item.group, held_out) == "held_out":
+                return
+    if groups:
+        raise ValueError(
+            f"held_out={held_out} sets none of the {len(groups)} repositories aside; raise it, or "
+            "set held_out=0 to go without"
+        )
 
 
 def make_tokenizer(choice: TokenizerChoice, source: Source, folder: pathlib.Path) -> Tokenizer:
@@ -253,8 +271,10 @@ def sample(source: Source, max_bytes: int) -> list[bytes]:
     """
     heap: list[tuple[int, bytes]] = []  # negative hashes: the largest hash first
     held, bound = 0, 1 << 64
+    skipped: collections.Counter[str] = collections.Counter()
     for item in source.read(Gauge()):
-        if not isinstance(item, Document):
+        if isinstance(item, Skipped):
+            skipped[item.reason] += 1
             continue
         number = int.from_bytes(hashlib.sha256(item.content).digest()[:8], "big")
         if number >= bound:
@@ -265,5 +285,8 @@ def sample(source: Source, max_bytes: int) -> list[bytes]:
             negative, content = heapq.heappop(heap)
             held, bound = held - len(content), -negative
     if not heap:
-        raise ValueError("no training document to train a tokenizer on; change sources or held_out")
+        raise ValueError(
+            f"no training document to train a tokenizer on (skipped: {skipped_line(skipped)}); "
+            "change sources or held_out"
+        )
     return [content for _, content in sorted(heap, reverse=True)]

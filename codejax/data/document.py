@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,7 +26,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A document that was left out, and why, in one or two words ("binary", "too large")."""
+    """A document that was left out, and why, in a few words ("binary", "too large")."""
 
     reason: str
     path: str
@@ -36,6 +36,11 @@ class Skipped:
     def group(self) -> str:
         """As `Document.group`."""
         return self.repository or self.path
+
+
+def skipped_line(skipped: Mapping[str, int]) -> str:
+    """How many were left out for which reason, for a message: "2 binary, 1 empty" or "none"."""
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "none"
 
 
 class Gauge:

@@ -37,8 +37,8 @@ class Source:
     """What to take from one built corpus.
 
     `weight` is its share of the rows of a mixture, `loss_weight` multiplies the loss of its tokens.
-    `languages` keeps only documents of these; empty keeps all. `name` stands for it in metrics and
-    messages; empty takes the corpus folder's.
+    `languages` keeps only documents of these; empty keeps all. `name` stands for it where segments
+    are listed; empty takes the path of the corpus.
     """
 
     corpus: str
@@ -108,7 +108,7 @@ class RowSource:
     ) -> None:
         self.source = source
         self.corpus = Corpus(source.corpus) if corpus is None else corpus
-        self.name = source.name or source.corpus.rstrip("/").rpartition("/")[2]
+        self.name = source.name or source.corpus
         self.length = length
         self._packing: Packing = packing
         self._window = window

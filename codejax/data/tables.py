@@ -172,7 +172,8 @@ def judge_row(
     if isinstance(content, str):
         content = content.encode(errors="surrogatepass")
     if not isinstance(content, bytes):
-        return Skipped("malformed", place, as_text(row.get("repository")))
+        reason = "malformed" if "content" in row else "without a content field"
+        return Skipped(reason, place, as_text(row.get("repository")))
     document = Document(
         content,
         as_text(row.get("path")) or place,

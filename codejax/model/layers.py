@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -95,6 +96,30 @@ def _multiply_backward(saved: tuple[jax.Array, jax.Array], dy_NF: jax.Array):
 
 
 multiply_rows.defvjp(_multiply_forward, _multiply_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def look_up(table_VD: jax.Array, tokens_BL: jax.Array, axes: Axes) -> jax.Array:
+    """Rows of a table with these axes, [B, L, D].
+
+    Its gradient is summed in float32: in bfloat16 the sum over a token that comes a thousand times
+    in a batch stops growing after a few hundred of them.
+    """
+    return constrain(table_VD, axes)[tokens_BL]
+
+
+def _look_up_forward(table_VD: jax.Array, tokens_BL: jax.Array, axes: Axes):
+    return look_up(table_VD, tokens_BL, axes), (table_VD, tokens_BL)
+
+
+def _look_up_backward(axes: Axes, saved: tuple[jax.Array, jax.Array], dx_BLD: jax.Array):
+    table_VD, tokens_BL = saved
+    zeros_VD = constrain(jnp.zeros(table_VD.shape, jnp.float32), axes)
+    sums_VD = zeros_VD.at[tokens_BL].add(dx_BLD.astype(jnp.float32))
+    return constrain(sums_VD, axes).astype(table_VD.dtype), None
+
+
+look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 @spec

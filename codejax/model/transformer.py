@@ -21,7 +21,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from codejax.data.batch import Batch
 from codejax.model.attention import Attention
-from codejax.model.layers import MLP, GatedMLP, LayerNorm, RMSNorm, declare, normal
+from codejax.model.layers import MLP, GatedMLP, LayerNorm, RMSNorm, declare, look_up, normal
 from codejax.model.scores import SAVED
 from codejax.parallel.rules import Axes, constrain, gather
 from codejax.recipe import spec
@@ -179,8 +179,7 @@ class _Embedding(nn.Module):
         init = normal(self.spec.width) if self.spec.tied_embeddings else init
         table_VD = declare(self, "table", shape, TABLE, init, dtype=self.spec.dtype)
         # Whole over fsdp before the look-up: the partitioner cannot move a looked-up stream.
-        table_VD = constrain(table_VD, ("vocab", None))
-        x_BLD = constrain(table_VD[tokens_BL], STREAM)
+        x_BLD = constrain(look_up(table_VD, tokens_BL, ("vocab", None)), STREAM)
         return x_BLD * self.spec.width**0.5 if self.spec.embed_scale else x_BLD
 
 

@@ -168,8 +168,10 @@ def parse_option(text: str, option: Any) -> Any:
     if option is int:
         return int(text, 0)
     if typing.get_origin(option) is tuple:
-        if str in typing.get_args(option) and re.fullmatch(r"([\w./+-]+,)*[\w./+-]+,?", text):
-            return tuple(text.removesuffix(",").split(","))
+        element = typing.get_args(option)[0]
+        spelt_bare = element is str or typing.get_origin(element) is Literal
+        if spelt_bare and re.fullmatch(r"([\w./+-]+,)*[\w./+-]+,?", text):
+            return tuple(parse(item, element) for item in text.removesuffix(",").split(","))
         value = ast.literal_eval(text)
         return value if isinstance(value, tuple) else (value,)
     spelt: dict[str, Any] = {}

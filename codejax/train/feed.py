@@ -91,7 +91,7 @@ def feed(
         num_threads=num_threads,
     )
     waiting: deque[tuple[Batch, HostBatch]] = deque()
-    with contextlib.closing(source):  # type: ignore[type-var]
+    with contextlib.closing(source):
         for host in source:
             waiting.append((place(host.batch, offsets, global_batch_size, mesh), host))
             if len(waiting) > ahead:

@@ -6,6 +6,7 @@ Compares the recipe with the `recipe.json` of the folder, before anything there 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -26,7 +27,8 @@ def check_resume(
     Args:
       workdir: a run's folder; without a recipe.json there are no changes.
       recipe: that of the run about to start, a spec.
-      free: paths of fields that may change freely, with all below them; they are not listed.
+      free: paths of fields that may change freely, with all below them; they are not listed. `[]`
+        stands for any element of a tuple.
       accept: whether other changes are accepted.
 
     Raises:
@@ -56,4 +58,5 @@ def check_resume(
 
 
 def _is_below(path: str, name: str) -> bool:
+    path = re.sub(r"\[\d+\]", "[]", path)
     return path == name or path.startswith((f"{name}.", f"{name}["))

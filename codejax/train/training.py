@@ -38,8 +38,10 @@ from codejax.train.schedule import Constant, Cosine, Linear, WarmupStableDecay, 
 from codejax.train.state import TrainState, abstract_state, create
 from codejax.train.step import compile_step, make_step
 
-# What may change when a run is resumed: it alters when things happen, not what is learnt.
+# What may change when a run is resumed: it alters when things happen, not what is learnt. A corpus
+# may move, as the run knows it by its fingerprint.
 FREE = (
+    "data.sources[].corpus",
     "mesh",
     "num_microbatches",
     "held_out",
@@ -118,6 +120,7 @@ class Run:
         self.model = Transformer(recipe.model, self.mesh.devices.flat[0].platform)
         self.optimizer = optimizer_of(recipe, self.model)
         self.target = abstract_state(self.model, self.optimizer, self.mesh)
+        self.evaluate = self.evaluator()
         self.goodput = throughput.Goodput()
 
     def train(self) -> int:
@@ -125,6 +128,7 @@ class Run:
         recipe = self.recipe
         accept = recipe.on_recipe_change == "accept"
         changes = check_resume(self.workdir, recipe, free=FREE, accept=accept)
+        check_writable(self.workdir)
         with contextlib.ExitStack() as stack:
             checkpoints = stack.enter_context(
                 Checkpoints(self.workdir / "checkpoints", recipe.checkpointing)
@@ -159,7 +163,7 @@ class Run:
                 goodput=self.goodput,
                 flops_per_token=count.count_flops(recipe.model, recipe.data.length).training,
                 peak_flops_per_second=peak.flops_per_second * self.mesh.size,
-                evaluate=self.evaluator(),
+                evaluate=self.evaluate,
                 evaluate_every=recipe.held_out.every_steps if recipe.held_out else 0,
                 nonfinite=recipe.nonfinite,
                 profile=recipe.profile,
@@ -250,6 +254,14 @@ class Run:
         """One fingerprint of all corpora, in the order of the sources."""
         prints = [source.corpus.fingerprint for source in self.rows.sources]
         return hashlib.sha256(" ".join(prints).encode()).hexdigest()
+
+
+def check_writable(workdir: epath.Path) -> None:
+    """OSError where nothing can be written in `workdir`: now, and not after the step is compiled."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    probe = workdir / f".probe-{jax.process_index()}"
+    probe.write_text("")
+    probe.unlink()
 
 
 def check_vocabulary(model: Model, rows: Rows) -> None:

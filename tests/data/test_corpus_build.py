@@ -27,6 +27,7 @@ from codejax.data.corpus_build import (
 )
 from codejax.data.document import Document
 from codejax.data.readers import Tree
+from codejax.data.tables import Jsonl
 from codejax.data.tokenizer import ByteTokenizer
 from codejax.recipe import RecipeError, check, load
 
@@ -148,8 +149,17 @@ def test_recipe_with_a_tokenizer_that_needs_no_training(projects, tmp_path, choi
 
 def test_nothing_held_out_is_one_line(projects, tmp_path):
     recipe = recipe_for(projects, held_out=1e-6)
-    with pytest.raises(ValueError, match=r"no documents for .*held_out .*what is held out"):
-        recipe.run(tmp_path)  # type: ignore[arg-type]
+    line = r"held_out=1e-06 sets none of the \d+ repositories aside; raise it"
+    with pytest.raises(ValueError, match=line):
+        recipe.run(tmp_path / "made")  # type: ignore[arg-type]
+    assert not (tmp_path / "made/tokenizer").exists()
+
+
+def test_an_unknown_content_field_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"source": "x = 1"}\n' * 3)
+    recipe = CorpusBuild(sources=(Jsonl(path=str(tmp_path / "a.jsonl")),), held_out=0.0)
+    with pytest.raises(ValueError, match=r"\(skipped: 3 without a content field\)"):
+        recipe.run(tmp_path / "made")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -387,6 +387,6 @@ def test_a_built_corpus_gives_the_same_documents(kind: str, tmp_path: pathlib.Pa
     source = RowSource(
         dataclasses.replace(KINDS[kind], corpus=str(corpus.path)), length=LENGTH, window=16
     )
-    assert source.name == "corpus"
+    assert source.name == source.source.corpus
     check_every_document_once(source)
     check_rows_alone(source, source)

@@ -56,6 +56,32 @@ def test_mlp_with_biases(fold):
     close(got, want)
 
 
+def check_look_up_gradient():
+    """A bfloat16 table, and a token that comes 8192 times: 8192 times its gradient."""
+    tokens = jnp.zeros((4, 2048), jnp.int32).at[0, 0].set(3)
+
+    def total(table):
+        return jnp.sum((layers.look_up(table, tokens, ("vocab", None)) * 0.01).astype(jnp.float32))
+
+    gradient = jax.jit(jax.grad(total))(jnp.ones((5, 2), jnp.bfloat16))
+    want = np.array([8191, 0, 0, 1, 0])[:, None] * np.array([[0.01, 0.01]])
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        np.asarray(gradient, np.float64), want, rtol=tolerance("bfloat16_rounding")
+    )
+
+
+def test_look_up_sums_its_gradient_in_float32():
+    check_look_up_gradient()
+
+
+def test_look_up_mutant(monkeypatch):
+    """The gradient that indexing has by itself stops growing: 4 in place of 82."""
+    monkeypatch.setattr(layers, "look_up", lambda table, tokens, axes: table[tokens])
+    with pytest.raises(AssertionError):
+        check_look_up_gradient()
+
+
 def check_folded_equals_unfolded(shape, num_in):
     x = jax.random.normal(jax.random.key(1), (2, 5, *shape[:num_in]))
     weight = jax.random.normal(jax.random.key(2), shape)

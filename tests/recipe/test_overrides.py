@@ -29,6 +29,7 @@ class Run:
     rate: float = 1e-3
     shape: tuple[int, ...] = (1, 2)
     languages: tuple[str, ...] = ()
+    kinds: tuple[Literal["matrix", "head"], ...] = ()
     mixers: tuple[Attention | Gate, ...] = (Attention(), Gate())
     optimizer: Attention | Gate = Attention()
     evaluation: Gate | None = None
@@ -59,6 +60,9 @@ class Run:
         ("languages=rust,", lambda run: run.languages, ("rust",)),
         ("languages=rust", lambda run: run.languages, ("rust",)),
         ("languages=('a','b')", lambda run: run.languages, ("a", "b")),
+        ("kinds=matrix,head", lambda run: run.kinds, ("matrix", "head")),
+        ("kinds=head", lambda run: run.kinds, ("head",)),
+        ("kinds=('head','matrix')", lambda run: run.kinds, ("head", "matrix")),
         ("resume=true", lambda run: run.resume, True),
         ("resume=0", lambda run: run.resume, False),
         ("steps=10", lambda run: run.steps, 10),
@@ -98,6 +102,7 @@ def test_the_result_is_frozen_and_the_source_untouched():
             "optimizer.kernel=foo",
             "--config.optimizer.kernel: wanted one of 'auto', 'xla', found 'foo'",
         ),
+        ("kinds=matrix,heads", "--config.kinds: wanted "),
         ("optimizer.heads=3.5", "--config.optimizer.heads: wanted int, found '3.5'"),
         ("optimizer.heads=true", "--config.optimizer.heads: wanted int, found 'true'"),
         ("optimizer.window=x", "--config.optimizer.window: wanted int or None, found 'x'"),

@@ -7,6 +7,8 @@ import pathlib
 
 import pytest
 
+from codejax.data.mixture import Data
+from codejax.data.rows import Source
 from codejax.recipe import RecipeError, dumps
 from codejax.train.checkpoint import Checkpointing
 from codejax.train.resume import check_resume
@@ -40,6 +42,17 @@ def test_change_is_refused_with_the_difference(workdir: pathlib.Path) -> None:
     assert check_resume(workdir, changed, free=("every_steps", "keep_last")) == []
     with pytest.raises(RecipeError, match="every_steps"):
         check_resume(workdir, changed, free=("every", "keep_last"))
+
+
+def test_a_free_field_of_any_element(tmp_path: pathlib.Path) -> None:
+    def data(*corpora: str, weight: float = 1.0) -> Data:
+        return Data(sources=tuple(Source(corpus=corpus, weight=weight) for corpus in corpora))
+
+    (tmp_path / "recipe.json").write_text(dumps(data("a", "b")))
+    free = ("sources[].corpus",)
+    assert check_resume(tmp_path, data("a", "moved"), free=free) == []
+    with pytest.raises(RecipeError, match=r"sources\[1\]\.weight: 1.0 -> 2.0"):
+        check_resume(tmp_path, data("a", "b", weight=2.0), free=free)
 
 
 def test_accepted_changes_are_given_back(workdir: pathlib.Path) -> None:
