@@ -257,7 +257,7 @@ class Run:
 
 
 def check_writable(workdir: epath.Path) -> None:
-    """OSError where nothing can be written in `workdir`: now, and not after the step is compiled."""
+    """OSError where nothing can be written in `workdir`: now, not after the step is compiled."""
     workdir.mkdir(parents=True, exist_ok=True)
     probe = workdir / f".probe-{jax.process_index()}"
     probe.write_text("")
