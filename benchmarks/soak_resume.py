@@ -56,11 +56,15 @@ def main() -> None:
     print(json.dumps(result, indent=2))
     if arguments.output:
         arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    sys.exit(any(line is not None for line in (result["one_device"], result["hosts"])))
+    different = any(result[key] is not None for key in ("one_device", "hosts"))
+    too_few = min(result["one_device_kills"], result["hosts_kills"]) < arguments.kills
+    sys.exit(different or too_few)
 
 
 def soak(folder: pathlib.Path, kills: int, draw: random.Random) -> dict[str, Any]:
-    """The first difference of each disturbed run from the undisturbed one; None where none."""
+    """The first difference of each disturbed run from the undisturbed one, None where none; and how
+    often each was killed.
+    """
     corpus = make_corpus(folder)
     alone, moved = ("one", 1, (1,), 0.0), ("eight", 8, (1, 2, 4), bound())
     found = {}
@@ -68,7 +72,8 @@ def soak(folder: pathlib.Path, kills: int, draw: random.Random) -> dict[str, Any
         tensor = "--config.mesh.tensor=2" if num_devices > 1 else "--config.mesh.tensor=1"
         quiet, killed = folder / name, folder / f"{name}_killed"
         run(command(corpus, quiet, STEPS, tensor), num_devices=num_devices)
-        disturb(command(corpus, killed, STEPS, tensor), killed, num_devices, hosts, kills, draw)
+        arguments = command(corpus, killed, STEPS, tensor)
+        found[f"{key}_kills"] = disturb(arguments, killed, num_devices, hosts, kills, draw)
         found[key] = first_difference(outcome(killed), outcome(quiet), rtol=allowed, atol=allowed)
         print(f"{key}: {found[key] or 'no difference'}", flush=True)
     return found
@@ -90,8 +95,11 @@ def disturb(
     hosts: tuple[int, ...],
     kills: int,
     draw: random.Random,
-) -> None:
-    """Kill all processes of the run at a random moment, `kills` times; then let it end."""
+) -> int:
+    """Kill all processes of the run at a random moment, `kills` times; then let it end.
+
+    Returns how often it was killed: fewer times where it came to its end before.
+    """
     for number in range(kills):
         processes = start(
             arguments, num_processes=hosts[number % len(hosts)], num_devices=num_devices
@@ -105,8 +113,9 @@ def disturb(
         at = max(losses(workdir), default=0)
         print(f"kill {number + 1} of {kills}, {len(processes)} processes, at step {at}", flush=True)
         if ended:
-            break
+            return number
     run(arguments, num_processes=hosts[-1], num_devices=num_devices)
+    return kills
 
 
 def wait_for_next_step(workdir: pathlib.Path, processes: list[Any]) -> None:
