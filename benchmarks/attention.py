@@ -15,15 +15,13 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
-import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
+import _figures
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,8 +105,7 @@ def measure(given: tuple[jax.Array, ...], repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", help="where to write the figures as JSON")
+    parser = _figures.parser(__doc__)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--heads", type=int, default=4)
@@ -128,18 +125,13 @@ def main() -> None:
         "wanted_ratio": WANTED,
         "shape": {name: getattr(arguments, name) for name in ("batch", "length", "head_dim")}
         | {"heads": arguments.heads, "kv_heads": arguments.kv_heads},
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0],
     }
     print(
         f"plain / blocked: {ratio:.2f} by the clock, {figures['ratio_cpu']:.2f} by CPU time",
         end=" ",
     )
     print(f"(wanted {WANTED})")
-    if arguments.output:
-        pathlib.Path(arguments.output).write_text(json.dumps(figures, indent=1) + "\n")
+    _figures.write(figures, arguments.output, "jax")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,8 @@ seconds and slow-down together) of an interval of `Checkpointing().every_steps` 
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import pathlib
-import platform
 import statistics
 import tempfile
 import threading
@@ -24,6 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import _figures
 import jax
 import jax.numpy as jnp
 import optax
@@ -68,7 +66,7 @@ class PeakMemory:
     """Resident memory of this process at its highest, looked at a hundred times a second."""
 
     def __enter__(self) -> PeakMemory:
-        self.before = self.peak = resident()
+        self.before = self.peak = _figures.resident()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -80,12 +78,7 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._ended.wait(0.01):
-            self.peak = max(self.peak, resident())
-
-
-def resident() -> int:
-    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+            self.peak = max(self.peak, _figures.resident())
 
 
 def timed(run: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
@@ -146,8 +139,7 @@ def measure(num_parameters: int, tokens: int, rounds: int, folder: pathlib.Path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", help="where to write the figures as JSON")
+    parser = _figures.parser(__doc__)
     parser.add_argument("--parameters", type=float, nargs="+", default=[8.4e6, 100e6])
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=4)
@@ -162,12 +154,8 @@ def main() -> None:
         "rows": rows,
         "tokens": arguments.tokens,
         "every_steps": Checkpointing().every_steps,
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
     }
-    if arguments.output:
-        pathlib.Path(arguments.output).write_text(json.dumps(figures, indent=1) + "\n")
+    _figures.write(figures, arguments.output, "jax")
 
 
 if __name__ == "__main__":

@@ -11,16 +11,16 @@ Wanted: the peak at 1 GB is at most 1.25 times that at 10 MB. 1 GB takes some mi
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
+
+import _figures
 
 WANTED = 1.25
 SETTINGS = [
@@ -60,15 +60,6 @@ def process_tree(root: int) -> list[int]:
     return found
 
 
-def resident(process: int) -> int:
-    """Bytes of memory of a process; 0 once it is gone."""
-    try:
-        fields = pathlib.Path(f"/proc/{process}/statm").read_text().split()
-    except OSError:
-        return 0
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def measure(source: pathlib.Path, out: pathlib.Path, num_workers: int) -> dict[str, float]:
     """Builds the corpora in a process of its own and watches it."""
     config = pathlib.Path(__file__).parents[1] / "configs" / "corpus.py"
@@ -82,7 +73,7 @@ def measure(source: pathlib.Path, out: pathlib.Path, num_workers: int) -> dict[s
     peak = peak_parent = 0
     while process.poll() is None:
         try:
-            memory = [resident(each) for each in process_tree(process.pid)]
+            memory = [_figures.resident(each) for each in process_tree(process.pid)]
         except OSError:  # one of them ended while we looked
             memory = [0]
         peak, peak_parent = max(peak, sum(memory)), max(peak_parent, memory[0])
@@ -99,8 +90,7 @@ def measure(source: pathlib.Path, out: pathlib.Path, num_workers: int) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", help="where to write the figures as JSON")
+    parser = _figures.parser(__doc__)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--num_workers", type=int, default=2)
     arguments = parser.parse_args()
@@ -121,11 +111,8 @@ def main() -> None:
         "ratio": ratio,
         "wanted_ratio": WANTED,
         "num_workers": arguments.num_workers,
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
     }
-    if arguments.output:
-        pathlib.Path(arguments.output).write_text(json.dumps(figures, indent=1) + "\n")
+    _figures.write(figures, arguments.output)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,17 @@ Wanted: at least 20 times the tokens that training consumes (`--consumed`). Abou
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import json
 import os
 import pathlib
-import platform
 import sysconfig
 import tempfile
 import time
 from typing import Any
 
-import numpy as np
+import _figures
 from tokenization import library_sources
 
 from codejax.data.bpe import train_bpe
@@ -83,8 +81,7 @@ def measure(data: Data, seconds: float, num_threads: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", help="where to write the figures as JSON")
+    parser = _figures.parser(__doc__)
     parser.add_argument("--corpus", help="folder of a built corpus")
     parser.add_argument("--seconds", type=float, default=8.0, help="for each setting")
     parser.add_argument("--consumed", type=float, default=8000.0, help="tokens/s of training")
@@ -118,14 +115,9 @@ def main() -> None:
         "consumed_tokens_per_second": arguments.consumed,
         "batch": BATCH,
         "num_threads": arguments.threads,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "cores": 1,
-        "load": os.getloadavg()[0],
         "wanted": WANTED,
     }
-    if arguments.output:
-        pathlib.Path(arguments.output).write_text(json.dumps(summary, indent=1) + "\n")
+    _figures.write(summary, arguments.output, "numpy")
 
 
 if __name__ == "__main__":

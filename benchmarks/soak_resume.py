@@ -11,7 +11,6 @@ tolerance of the tests. About ten seconds a kill on two cores.
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
 import random
@@ -24,6 +23,7 @@ from typing import Any
 TESTS = pathlib.Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "train")]
 
+import _figures  # noqa: E402
 import conftest  # noqa: E402, F401  (eight devices, before jax is imported)
 from runs import (  # noqa: E402  # pyright: ignore[reportMissingImports]
     command,
@@ -43,10 +43,9 @@ STEPS = f"--config.num_steps={NUM_STEPS}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = _figures.parser(__doc__)
     parser.add_argument("--kills", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=pathlib.Path)
     arguments = parser.parse_args()
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="codejax-soak-") as name:
@@ -54,8 +53,7 @@ def main() -> None:
     result |= {"kills": arguments.kills, "seed": arguments.seed}
     result["minutes"] = round((time.monotonic() - begin) / 60, 1)
     print(json.dumps(result, indent=2))
-    if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    _figures.write(result, arguments.output, "jax")
     different = any(result[key] is not None for key in ("one_device", "hosts"))
     too_few = min(result["one_device_kills"], result["hosts_kills"]) < arguments.kills
     sys.exit(different or too_few)

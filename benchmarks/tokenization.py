@@ -10,16 +10,14 @@ Rust; ours gets bytes and gives numpy arrays. Wanted: a ratio of 0.8 or more. Ab
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import pathlib
-import platform
 import statistics
 import sysconfig
 import time
 from collections.abc import Callable
 
+import _figures
 import tokenizers
 
 from codejax.data.bpe import BPETokenizer, train_bpe
@@ -80,8 +78,7 @@ def measure(tokenizer: BPETokenizer, sources: list[bytes], repeats: int) -> dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", help="where to write the figures as JSON")
+    parser = _figures.parser(__doc__)
     parser.add_argument("--megabytes", type=float, default=8.0)
     parser.add_argument("--vocab_size", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=7)
@@ -93,16 +90,11 @@ def main() -> None:
     figures = measure(tokenizer, sources, arguments.repeats) | {
         "training_seconds": training,
         "vocab_size": tokenizer.vocab_size,
-        "tokenizers": tokenizers.__version__,
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
         "wanted_ratio": WANTED,
     }
     print(json.dumps(figures, indent=1))
     print(f"codejax / tokenizers.encode_batch_fast: {figures['ratio']:.3f} (wanted {WANTED})")
-    if arguments.output:
-        pathlib.Path(arguments.output).write_text(json.dumps(figures, indent=1) + "\n")
+    _figures.write(figures, arguments.output, "tokenizers")
 
 
 if __name__ == "__main__":

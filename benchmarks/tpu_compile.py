@@ -15,12 +15,9 @@ sends those of an all-gather or a reduce-scatter about once, those of an all-red
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
-import pathlib
-import platform
 import re
 import time
 from collections import Counter, defaultdict
@@ -37,6 +34,7 @@ ENVIRONMENT = {
 }
 os.environ.update(ENVIRONMENT)
 
+import _figures  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
@@ -240,8 +238,7 @@ def measure(source: str, topology: str, rows: int, overrides: Sequence[str]) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", help="where to write the figures as JSON")
+    parser = _figures.parser(__doc__)
     parser.add_argument("--config", default="configs/pretrain.py:dense_8b")
     parser.add_argument("--topology", help="a slice such as v5e:16x16 (default: both of the above)")
     parser.add_argument("--rows", type=int, default=1, help="rows a batch shard")
@@ -257,18 +254,7 @@ def main() -> None:
         if "need_ratio" in results[-1]:
             peer, ratio = results[-1]["peer"]["name"], results[-1]["need_ratio"]
             print(f"memory, codejax / {peer}: {ratio:.3f}")
-    import libtpu  # pyright: ignore[reportMissingImports]
-
-    figures = {
-        "rows": results,
-        "jax": jax.__version__,
-        "libtpu": libtpu.__version__,
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-    }
-    if arguments.output:
-        pathlib.Path(arguments.output).write_text(json.dumps(figures, indent=1) + "\n")
+    _figures.write({"rows": results}, arguments.output, "jax", "libtpu")
 
 
 if __name__ == "__main__":

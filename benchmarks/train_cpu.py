@@ -22,13 +22,13 @@ import importlib.util
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from typing import Any
 
+import _figures
 from _train_cpu_contender import CONTENDERS, Shape, add_shape, read_shape
 
 WANTED = 1.0  # codejax over each of the others
@@ -182,8 +182,7 @@ def report(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--output", help="where to write the figures as JSON")
+    parser = _figures.parser(__doc__)
     parser.add_argument("--torch-python", help="interpreter that has torch and transformers")
     parser.add_argument("--create-torch", action="store_true", help=f"install into {TORCH_VENV}")
     parser.add_argument("--rounds", type=int, default=5)
@@ -196,13 +195,8 @@ def main() -> None:
     result |= {
         "shape": dataclasses.asdict(shape),
         "wanted": WANTED,
-        "cores": os.cpu_count(),
-        "machine": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "load": os.getloadavg()[0],
     }
-    if arguments.output:
-        pathlib.Path(arguments.output).write_text(json.dumps(result, indent=1) + "\n")
+    _figures.write(result, arguments.output)
 
 
 if __name__ == "__main__":

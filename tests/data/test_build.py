@@ -19,28 +19,14 @@ from listed_source import (
     Listed,
     check_everything_comes_back,
     damage,
-    documents_of,
     files_below,
     scattered_documents,
 )
 
-from codejax.data.bpe import train_bpe
 from codejax.data.build import build_corpus
 from codejax.data.corpus import Corpus
 from codejax.data.document import Document, Gauge, Skipped
 from codejax.data.tokenizer import ByteTokenizer
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_bpe([d.content for d in documents_of(scattered_documents())], 400)
-
-
-@pytest.fixture
-def corpus(tmp_path, tokenizer) -> Corpus:
-    source = Listed(scattered_documents())
-    path = tmp_path / "corpus"
-    return build_corpus(source, tokenizer, path, num_workers=0, shard_bytes=SHARD_BYTES)
 
 
 def test_same_bytes_for_any_number_of_workers(corpus, tmp_path, tokenizer):

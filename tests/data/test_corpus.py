@@ -9,7 +9,6 @@ import pickle
 import numpy as np
 import pytest
 from listed_source import (
-    SHARD_BYTES,
     Listed,
     check_everything_comes_back,
     damage,
@@ -17,22 +16,9 @@ from listed_source import (
     scattered_documents,
 )
 
-from codejax.data.bpe import train_bpe
 from codejax.data.build import build_corpus
 from codejax.data.corpus import Corpus
 from codejax.data.tokenizer import ByteTokenizer
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_bpe([d.content for d in documents_of(scattered_documents())], 400)
-
-
-@pytest.fixture
-def corpus(tmp_path, tokenizer) -> Corpus:
-    source = Listed(scattered_documents())
-    path = tmp_path / "corpus"
-    return build_corpus(source, tokenizer, path, num_workers=0, shard_bytes=SHARD_BYTES)
 
 
 def check_repositories_are_together(corpus: Corpus):
