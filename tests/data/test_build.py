@@ -53,7 +53,9 @@ def test_other_documents_or_tokenizers_give_other_fingerprints(corpus, tmp_path,
 BUILD = """
 import sys
 sys.path[:0] = [{tests!r}]
-from test_build import *
+from codejax.data.bpe import train_bpe
+from codejax.data.build import build_corpus
+from listed_source import SHARD_BYTES, Listed, documents_of, scattered_documents
 
 if __name__ == "__main__":
     tokenizer = train_bpe([d.content for d in documents_of(scattered_documents())], 400)
