@@ -68,7 +68,8 @@ def draw(shape: torch.Size, rng: np.random.Generator) -> np.ndarray:
 
 def make(config: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """The arrays of one case."""
-    model = LlamaForCausalLM(LlamaConfig(**config, attn_implementation="eager")).float().eval()
+    options: dict[str, Any] = {**config, "attn_implementation": "eager"}
+    model = LlamaForCausalLM(LlamaConfig(**options)).float().eval()
     tensors = {name: draw(tensor.shape, rng) for name, tensor in model.named_parameters()}
     model.load_state_dict(
         {name: torch.tensor(tensor.astype(np.float32)) for name, tensor in tensors.items()},

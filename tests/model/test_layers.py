@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +63,8 @@ def check_look_up_gradient():
     tokens = jnp.zeros((4, 2048), jnp.int32).at[0, 0].set(3)
 
     def total(table):
-        return jnp.sum((layers.look_up(table, tokens, ("vocab", None)) * 0.01).astype(jnp.float32))
+        rows: Any = layers.look_up(table, tokens, ("vocab", None))
+        return jnp.sum((rows * 0.01).astype(jnp.float32))
 
     gradient = jax.jit(jax.grad(total))(jnp.ones((5, 2), jnp.bfloat16))
     want = np.array([8191, 0, 0, 1, 0])[:, None] * np.array([[0.01, 0.01]])
