@@ -31,7 +31,9 @@ FLOORS = {
 MAX_LINES = 400
 LONGER_FILES: dict[str, str] = {}  # path -> why it may be longer than MAX_LINES
 DRAINS = re.compile(r"(^|_)(utils?|common|helpers?|base|managers?|misc)(_|$)|_v\d+$")
-ARGV = re.compile(r"\bsys\.argv\b|\bargparse\b|\bapp\.run\b|\bflags\.FLAGS\b|from sys import argv")
+ARGV = re.compile(
+    r"\bsys\.argv\b(?! = )|\bargparse\b|\bapp\.run\b|\bflags\.FLAGS\b|from sys import argv"
+)
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 WRITTEN = sorted(

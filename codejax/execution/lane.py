@@ -1,0 +1,235 @@
+"""The service's end of a zygote: starts it, asks it, ends it, and starts another in its place.
+
+In: requests of the judge. Out: replies as plain facts and bytes. A reply that does not come in time
+or makes no sense is `LaneLost`: no verdict about any program, and the lane starts afresh. It holds
+no expected value longer than a call.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from codejax.execution import cgroups, frames, jail
+from codejax.execution.cgroups import Group
+from codejax.execution.isolation import Isolation, assess
+from codejax.execution.limits import MEGABYTE, Limits
+
+PREFIX = "codejax-lane-"
+START_SECONDS = 20.0
+GRACE = 15.0  # seconds beyond what limits allow before a lane counts as hanging
+OVERHEAD = 256 * MEGABYTE  # memory of a zygote, of the box, and of what a test leaves to the kernel
+SPARE_PROCESSES = 16
+FIRST_UID = 1_500_000_000  # far from those of people and services
+BOOT = (
+    "import sys; sys.path.insert(0, {path!r}); "
+    "from codejax.execution.zygote import main; main({fd})"
+)
+# A fixed hash seed: the same program gives the same verdict.
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+}
+PRELOAD = (
+    *("collections", "itertools", "functools", "math", "heapq", "bisect", "re", "string", "random"),
+    *("typing", "operator", "copy", "datetime", "decimal", "fractions", "statistics", "cmath"),
+    *("json", "io", "queue", "enum", "dataclasses", "traceback", "linecache", "hashlib", "array"),
+)
+
+
+class LaneLost(Exception):
+    """The zygote ended, hung or talked nonsense; says nothing about the program it ran."""
+
+
+class JobLost(Exception):
+    """The process of a job ended while it compiled; the exit code is the argument."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LaneSettings:
+    """How lanes are made. readable: more paths that programs may read, as toolchains'. python_path:
+    folders of packages that Python programs may import. recycle: jobs after which a zygote is
+    replaced. namespaces: as in `jail.Settings`; cgroups: False does without.
+    """
+
+    readable: tuple[str, ...] = ()
+    python_path: tuple[str, ...] = ()
+    preload: tuple[str, ...] = PRELOAD
+    disk: int = 256 * MEGABYTE
+    recycle: int = 10_000
+    namespaces: jail.Namespaces = "best"
+    cgroups: bool = True
+
+
+class Lane:
+    """One zygote at a time. Not for several threads at once. Close it."""
+
+    def __init__(self, number: int, settings: LaneSettings) -> None:
+        self.number, self.settings = number, settings
+        self.jobs = 0
+        self.starts = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._open()
+
+    def _open(self) -> None:
+        """Start a zygote. LaneLost where it does not come up."""
+        self.starts += 1
+        self._mountpoint = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")
+        name = f"codejax-{os.getpid()}-{self.number}-{self.starts}"
+        processes = 4096 + SPARE_PROCESSES
+        self.group = Group(name, processes=processes if self.settings.cgroups else 0)
+        ours, theirs = socket.socketpair()
+        self._socket = ours
+        source = str(pathlib.Path(__file__).parents[2])
+        boot = BOOT.format(path=source, fd=theirs.fileno())
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-s", "-P", "-c", boot],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=ENVIRONMENT,
+                start_new_session=True,
+            )
+        with contextlib.suppress(OSError):
+            self.group.add(self._process.pid)
+        told = jail.Settings(
+            mountpoint=self._mountpoint,
+            readable=(*python_paths(), *self.settings.readable, *self.settings.python_path),
+            python_path=(source, *self.settings.python_path),
+            preload=self.settings.preload,
+            disk=self.settings.disk,
+            first_uid=FIRST_UID + 100_000 * (os.getpid() % 1000) + 1000 * (self.number % 100),
+            namespaces=self.settings.namespaces,
+        )
+        reply = self._exchange(dataclasses.asdict(told), (), (), START_SECONDS)
+        if "ready" not in reply.header:
+            self._fail(str(reply.header.get("broken", "the zygote gave no facts")))
+        self.facts = reply.header["ready"]
+        self.isolation: Isolation = assess(self.facts, self.group.version)
+        self.fresh_jobs = 0
+
+    @property
+    def pid(self) -> int:
+        """The process that holds the jail."""
+        assert self._process is not None
+        return self._process.pid
+
+    def begin(self, limits: Limits) -> None:
+        """Make ready for a job within these limits."""
+        if self._process is None or self.fresh_jobs >= self.settings.recycle:
+            self.restart()
+        self.jobs += 1
+        self.fresh_jobs += 1
+        self.group.limit_memory(limits.memory + limits.output + limits.disk + OVERHEAD)
+
+    def ask(
+        self,
+        header: dict[str, Any],
+        blobs: Sequence[bytes] = (),
+        descriptors: Sequence[int] = (),
+        *,
+        seconds: float,
+    ) -> frames.Frame:
+        """A request of the job under way. JobLost, or LaneLost after `seconds` and some grace."""
+        reply = self._exchange(header, blobs, descriptors, seconds + GRACE)
+        if "lost" in reply.header:
+            raise JobLost(reply.header["lost"])
+        return reply
+
+    def post(
+        self, header: dict[str, Any], blobs: Sequence[bytes] = (), descriptors: Sequence[int] = ()
+    ) -> None:
+        """Send a request whose reply `collect` takes."""
+        try:
+            frames.send(self._socket, header, blobs, descriptors)
+        except OSError as error:
+            self._fail(f"the zygote is gone: {error}", error)
+
+    def collect(self, *, seconds: float) -> frames.Frame:
+        """The reply to what was posted."""
+        reply = self._collect(seconds + GRACE)
+        if "lost" in reply.header:
+            raise JobLost(reply.header["lost"])
+        return reply
+
+    def end_job(self) -> None:
+        """The job under way is done."""
+        with contextlib.suppress(LaneLost):
+            self.post({"do": "done"})
+
+    def restart(self) -> None:
+        """End the zygote and all that is in its jail; start another."""
+        self.close()
+        self._open()
+
+    def close(self) -> None:
+        """End the zygote and all that is in its jail; nothing of it stays on the host."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        self._socket.close()
+        process.kill()
+        process.wait()
+        for _ in range(200):  # the jail's processes end with its first one, a moment later
+            if self.group.remove():
+                break
+            time.sleep(0.01)
+        shutil.rmtree(self._mountpoint, ignore_errors=True)
+
+    def _exchange(
+        self,
+        header: dict[str, Any],
+        blobs: Sequence[bytes],
+        descriptors: Sequence[int],
+        seconds: float,
+    ) -> frames.Frame:
+        self.post(header, blobs, descriptors)
+        return self._collect(seconds)
+
+    def _collect(self, seconds: float) -> frames.Frame:
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        if not waiting.poll(seconds * 1000):
+            self._fail(f"no answer for {seconds:.0f} s")
+        self._socket.settimeout(seconds)
+        try:
+            return frames.receive(self._socket)
+        except (frames.FrameError, OSError) as error:
+            self._fail(f"the zygote is gone: {error}", error)
+
+    def _fail(self, reason: str, cause: Exception | None = None) -> NoReturn:
+        self.close()
+        raise LaneLost(reason) from cause
+
+
+def remove_stale() -> None:
+    """Remove what workers that were killed left on the host: mount points and control groups."""
+    cgroups.remove_stale()
+    for folder in pathlib.Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdigit() and not pathlib.Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def python_paths() -> tuple[str, ...]:
+    """What the interpreter of this process needs to be seen: its prefixes and its library."""
+    places = {sys.base_prefix, sys.prefix, sys.base_exec_prefix, str(pathlib.Path(__file__).parent)}
+    places |= {str(pathlib.Path(sys.executable).parent), sysconfig.get_path("stdlib")}
+    source = pathlib.Path(__file__).parents[1]
+    places |= {str(source)}
+    return tuple(sorted(place for place in places if not place.startswith("/usr/")))

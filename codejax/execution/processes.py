@@ -1,0 +1,102 @@
+"""Looking at processes by /proc, and ending what a test left behind.
+
+Runs inside the jail, beside `supervise.py`.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import time
+
+
+def own_pages() -> int:
+    """Bytes that this process holds in memory, which its forks share with it."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def resident(pid: int, shared: int) -> int:
+    """Bytes that a process and those below it hold in memory; 0 where that cannot be seen.
+
+    shared: of a fork's pages, so many are not its own; each process below counts without them.
+    """
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            own = int(file.read().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return 0
+    return own + sum(max(0, resident(child, shared) - shared) for child in children(pid))
+
+
+def run_queue_delay(pid: int) -> float:
+    """Seconds that the threads of a process, and of those below it, were ready without a core."""
+    total = 0
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/schedstat", "rb") as file:
+                total += int(file.read().split()[1])
+    except (OSError, IndexError, ValueError):
+        pass
+    return total / 1e9 + sum(run_queue_delay(child) for child in children(pid))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and not waited for."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+    except (OSError, ValueError):
+        pass
+    return found
+
+
+class Unkillable(RuntimeError):
+    """Processes of a test outlive every attempt to end them; the jail has to go."""
+
+
+def kill_leftovers(uid: int | None, seconds: float = 2.0) -> tuple[int, float]:
+    """End what a test left behind: how many processes, and the processor time they had used.
+
+    They are children of this process by now, which is their subreaper. Raises Unkillable.
+    """
+    count, cpu = 0, 0.0
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            pid, _, usage = os.wait4(-1, os.WNOHANG)
+        except ChildProcessError:
+            return count, cpu
+        if pid:
+            count += 1
+            cpu += usage.ru_utime + usage.ru_stime
+            continue
+        if time.monotonic() > deadline:
+            raise Unkillable(f"{len(children(os.getpid()))} processes")
+        kill_all(uid)
+
+
+def kill_all(uid: int | None) -> None:
+    """SIGKILL to all processes of a user of ours, or else to all below this one."""
+    if uid is not None:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setresuid(uid, uid, uid)
+                os.kill(-1, signal.SIGKILL)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        return
+    waiting = children(os.getpid())
+    for pid in waiting:
+        waiting += children(pid)
+    for pid in waiting:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    time.sleep(0.001)

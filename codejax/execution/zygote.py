@@ -1,0 +1,312 @@
+"""The warm, jailed parent of programs: forks a process for each job, and that one for each test.
+
+Started by the service with one socket. It sees sources and inputs and never an expected value. A
+job's process compiles once and runs many times; it executes nothing itself, but what a hostile
+source does to a compiler ends with it. In the socket: frames of `lane.py`. One job at a time.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import importlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from codejax.execution import examiner, files, frames, jail, kernel
+from codejax.execution.candidate import Program
+from codejax.execution.limits import Limits
+from codejax.execution.processes import children, kill_leftovers
+from codejax.execution.supervise import (
+    LOW,
+    Confinement,
+    Outcome,
+    prepare,
+    reserve_low_descriptors,
+    supervise,
+)
+
+COMPILE_SECONDS = 10
+TRACE_KEPT = 4000
+WORK = ("work", "tmp", "shm", "home")
+
+
+def main(descriptor: int) -> None:
+    """Build the jail, say what came of it, then serve jobs until the service goes."""
+    reserve_low_descriptors()
+    high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, LOW)
+    os.dup2(os.open("/dev/null", os.O_RDWR), descriptor)
+    connection = socket.socket(fileno=high)
+    told: dict[str, Any] = frames.receive(connection).header
+    for name in ("readable", "python_path", "preload"):
+        told[name] = tuple(told[name])
+    settings = jail.Settings(**told)
+    try:
+        made = jail.enter(settings)
+    except OSError as error:
+        frames.send(connection, {"broken": f"the jail could not be built: {error}"})
+        return
+    sys.path[:] = [path for path in sys.path if path] + list(settings.python_path)
+    for name in settings.preload:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            made.facts["refused"].append(f"preload {name}")
+    for name in ("HOME", "TMPDIR"):
+        os.environ[name] = f"{made.box}/{'home' if name == 'HOME' else 'tmp'}"
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    frames.send(connection, {"ready": made.facts})
+    for number in range(1 << 60):
+        try:
+            frame = frames.receive(connection)
+        except frames.FrameError:
+            return
+        pid = kernel.fork()
+        if pid == 0:
+            _serve_job(connection, frame, made, number)
+        frames.close(frame.descriptors)
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code:
+            _end_orphans(made)
+            frames.send(connection, {"lost": code})
+        _clean(made.box, ("job", *WORK))
+
+
+def _end_orphans(made: jail.Jail) -> None:
+    """What a lost job's process left to us; Unkillable ends this zygote, and all with it."""
+    if made.uids is None:
+        kill_leftovers(None)
+        return
+    for uid in made.uids:
+        if children(os.getpid()):
+            kill_leftovers(uid)
+
+
+def _clean(box: str, places: tuple[str, ...]) -> None:
+    """Empty folders of the box, which programs may have filled as they liked."""
+    for place in places:
+        folder = f"{box}/{place}"
+        for name in os.listdir(folder):
+            path = f"{folder}/{name}"
+            try:
+                os.unlink(path)
+            except IsADirectoryError:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _serve_job(
+    connection: socket.socket, frame: frames.Frame, made: jail.Jail, number: int
+) -> NoReturn:
+    """In the process of a job: until it is done, or the service goes."""
+    try:
+        kernel.control(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        job = _Job(connection, made, number)
+        while frame.header["do"] != "done":
+            job.take(frame)
+            frame = frames.receive(connection)
+    except (frames.FrameError, ConnectionError):
+        os._exit(0)
+    except BaseException as error:
+        os.write(2, f"the process of a job failed: {type(error).__name__}: {error}\n".encode())
+        os._exit(1)
+    os._exit(0)
+
+
+class _Job:
+    """What a job's process knows: a compiled program, and how to run it."""
+
+    def __init__(self, connection: socket.socket, made: jail.Jail, number: int) -> None:
+        self.connection, self.jail = connection, made
+        self.tests = number * 7
+        self.program: Program | None = None
+        self.prepared = False
+        self.keeps_user = False  # one user for all commands of a session
+
+    def take(self, frame: frames.Frame) -> None:
+        """One request, one reply."""
+        reply = getattr(self, f"do_{frame.header['do']}")(frame)
+        frames.send(self.connection, *reply)
+
+    def confinement(self, compiler: bool = False) -> Confinement:
+        self.tests += not self.keeps_user
+        uids = self.jail.uids
+        return Confinement(
+            uid=uids[0 if compiler else 1 + self.tests % (len(uids) - 1)] if uids else None,
+            ruleset=self.jail.rulesets[compiler],
+            filter=self.jail.filter,
+            own_pids=self.jail.own_pids,
+            folder=f"{self.jail.box}/{'job' if compiler else 'work'}",
+            follows_parent=not self.jail.facts["namespaces"],
+        )
+
+    def write_files(self, frame: frames.Frame) -> None:
+        """Write files of the job; names are plain relative paths, checked by the service."""
+        for name, content in zip(frame.header["names"], frame.blobs, strict=True):
+            path = f"{self.jail.box}/job/{name}"
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(content)
+
+    def do_files(self, frame: frames.Frame) -> tuple[dict[str, Any]]:
+        """Write files, for a language without a compiler."""
+        self.write_files(frame)
+        return ({"written": len(frame.blobs)},)
+
+    def do_compile_python(self, frame: frames.Frame) -> tuple[dict[str, Any]]:
+        """Compile the main file; a hostile source may end this process, which is its own."""
+        self.write_files(frame)
+        path = f"{self.jail.box}/job/{frame.header['main']}"
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, COMPILE_SECONDS)
+        begin = time.process_time()
+        try:
+            with open(path, "rb") as file:
+                code = compile(file.read(), path, "exec", dont_inherit=True)
+            arguments = frame.header.get("arguments", [])
+            self.program = Program(code, path, script=frame.header["script"], arguments=arguments)
+            error = ""
+        except BaseException as found:
+            error = "".join(_syntax(found))[:TRACE_KEPT]
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return ({"error": error, "seconds": time.process_time() - begin},)
+
+    def do_compile(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, bytes]]:
+        """Run a compiler in the folder of the job."""
+        self.write_files(frame)
+        folder = f"{self.jail.box}/job"
+        os.chmod(folder, 0o777)
+        outcome = self._execute(frame._replace(blobs=()), compiler=True)
+        os.chmod(folder, 0o755)
+        return outcome.facts(), (outcome.stdout, outcome.stderr)
+
+    def do_script(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        """Run the compiled Python program on an input."""
+        assert self.program is not None
+        return self._run(frame, self.program.run_script)
+
+    def do_call(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        """Import the compiled Python program and answer one call, given as a blob."""
+        program, (request,) = self.program, frame.blobs
+        assert program is not None
+        return self._run(frame, lambda: program.answer_one(request), result=True)
+
+    def do_answer(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        """Import the compiled Python program and answer an examiner's calls."""
+        assert self.program is not None
+        return self._run(frame, self.program.answer_calls)
+
+    def do_examine(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        """Run test code, which may hold answers, against a candidate at the other end."""
+        material = frame.blobs
+        kind = frame.header["kind"]
+        return self._run(frame, lambda: examiner.examine(kind, material), result=True)
+
+    def do_execute(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        """Run a compiled program, or an interpreter, on an input."""
+        outcome = self._execute(frame)
+        self._clean_up()
+        return outcome.facts(), (outcome.stdout, outcome.stderr, outcome.result)
+
+    def do_clean(self, frame: frames.Frame) -> tuple[dict[str, Any]]:
+        """Empty the work folder and its like."""
+        self._clean_up()
+        return ({},)
+
+    def do_command(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        """Run a command in the work folder, which keeps what it leaves there."""
+        self.keeps_user = True
+        outcome = self._execute(frame)
+        return outcome.facts(), (outcome.stdout, outcome.stderr)
+
+    def do_store(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        """Write files below the work folder, as the user that commands run as."""
+        self.keeps_user = True
+        names, contents = frame.header["names"], frame.blobs
+        return self._run(frame, lambda: files.store(names, contents), clean=False)
+
+    def do_fetch(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        """Read a file below the work folder, or list a folder, as that user."""
+        self.keeps_user = True
+        name = frame.header["name"]
+        return self._run(frame, lambda: files.fetch(name), clean=False)
+
+    def _run(
+        self,
+        frame: frames.Frame,
+        run: Callable[[], NoReturn],
+        *,
+        result: bool = False,
+        clean: bool = True,
+    ) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        header = frame.header
+        takes_input = header["do"] == "script" and frame.blobs
+        limits, confinement = Limits(**header["limits"]), self.confinement()
+        if not self.prepared:
+            prepare(confinement, limits)
+            self.prepared = True
+        outcome = supervise(
+            run,
+            limits,
+            confinement,
+            stdin=frame.blobs[0] if takes_input else b"",
+            wired=frame.descriptors,
+            result=result,
+        )
+        if clean:
+            self._clean_up()
+        return outcome.facts(), (outcome.stdout, outcome.stderr, outcome.result)
+
+    def _execute(self, frame: frames.Frame, compiler: bool = False) -> Outcome:
+        box = self.jail.box
+        command = [part.replace("{box}", box) for part in frame.header["command"]]
+        environment = {
+            "PATH": f"{os.path.dirname(sys.executable)}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": f"{box}/home",
+            "TMPDIR": f"{box}/tmp",
+            "LANG": "C.UTF-8",
+        }
+        for name, value in frame.header.get("environment", {}).items():
+            environment[name] = value.replace("{box}", box)
+
+        def run() -> NoReturn:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            try:
+                os.execvpe(command[0], command, environment)
+            except OSError as error:
+                os.write(2, f"{command[0]}: {error.strerror}\n".encode())
+                os._exit(126)
+
+        limits, confinement = Limits(**frame.header["limits"]), self.confinement(compiler)
+        confinement.reserves = frame.header.get("reserves", False)
+        if "folder" in frame.header:
+            confinement.folder = frame.header["folder"].replace("{box}", box)
+        prepare(confinement, limits)
+        return supervise(
+            run,
+            limits,
+            confinement,
+            stdin=frame.blobs[0] if frame.blobs else b"",
+            wired=frame.descriptors,
+        )
+
+    def _clean_up(self) -> None:
+        _clean(self.jail.box, WORK)
+
+
+def _syntax(error: BaseException) -> list[str]:
+    """Why a source does not compile, as Python would print it."""
+    try:
+        return traceback.format_exception_only(type(error), error)
+    except BaseException:
+        return [type(error).__name__]
