@@ -44,6 +44,7 @@ class Program:
         self.module.__dict__["__builtins__"] = builtins
         sys.modules[name] = sys.modules["__main__"] = self.module
         sys.argv = [path, *arguments]
+        sys.path.insert(0, os.path.dirname(path))
         open_streams()
 
     def run_script(self) -> NoReturn:
@@ -116,6 +117,7 @@ def show(error: BaseException) -> None:
         traceback = traceback.tb_next
     linecache.checkcache()
     with contextlib.suppress(BaseException):
+        BaseException.with_traceback(error, traceback)  # which is what the usual hook shows
         sys.excepthook(type(error), error, traceback)
 
 
@@ -131,12 +133,17 @@ def _finish(status: int | None) -> int:
     except BaseException as error:
         show(error)
     try:
-        sys.stdout.flush()
+        _flush(sys.stdout)
     except BaseException:
         status = status or 120
     with contextlib.suppress(BaseException):
-        sys.stderr.flush()
+        _flush(sys.stderr)
     return status or 0
+
+
+def _flush(stream: Any) -> None:
+    if stream is not None and not getattr(stream, "closed", False):
+        stream.flush()
 
 
 def receive(channel: int) -> bytes | None:

@@ -7,6 +7,7 @@ Pure functions on data of which no part is the program's any more. The judge alo
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 from typing import Any
 
@@ -76,8 +77,10 @@ def _show(word: bytes) -> str:
 def compare_values(wanted: Any, found: Any, how: Comparator) -> tuple[Verdict, str]:
     """AC or WA for what a function gave back, and why; both are plain data."""
     strict = how.kind == "strict"
-    if _equal(wanted, found, how, strict=strict):
-        return Verdict.AC, ""
+    with contextlib.suppress(ArithmeticError, ValueError, TypeError, RecursionError):
+        # Some values cannot be compared, as a signalling NaN, and equal nothing.
+        if _equal(wanted, found, how, strict=strict):
+            return Verdict.AC, ""
     return Verdict.WA, f"gave {_brief(found)}, wanted {_brief(wanted)}"
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from codejax.execution import values
 from codejax.execution.candidate import LENGTH, LOADED
+from codejax.execution.examiner import MET
 from codejax.execution.lane import JobLost
 from codejax.execution.limits import MEGABYTE, Limits
 from codejax.execution.protocol import Job, Test, TestResult, Verdict
@@ -66,7 +67,7 @@ def check(judge: Judge, job: Job, test: Test, output: bytes) -> tuple[Verdict, s
     return Verdict.BAD_TEST, f"the checker: {report.get('text', '')}"
 
 
-def examine(judge: Judge, judging: _Judging, test: Test, kills: int) -> TestResult:
+def examine(judge: Judge, judging: _Judging, test: Test) -> TestResult:
     """One test of an assert-style or interactive job: both sides at once, then their reports."""
     from codejax.execution.judge import classify, test_result
 
@@ -98,13 +99,13 @@ def examine(judge: Judge, judging: _Judging, test: Test, kills: int) -> TestResu
         return TestResult(test.name, Verdict.INFRA, message=f"the examiner ended with {error}")
     facts, blobs = reply.header, reply.blobs
     report = _report(examined.blobs[2])
-    verdict, message = classify(facts, limits, blobs, lane.group.kills() > kills)
+    verdict, message = classify(facts, limits, blobs, lane)
     said = str(report.get("text", ""))
     if report["verdict"] == "broken":
         verdict, message = Verdict.BAD_TEST, said
     elif report["verdict"] == "gone":
         verdict = verdict or Verdict.NO_RESULT
-        message = message or "the program ended before it had answered"
+        message = message or said or "the program ended before it had answered"
     elif report["verdict"] == "raised":
         verdict, message = (verdict or Verdict.RE), (message or said)
     elif report["verdict"] == "failed":
@@ -122,4 +123,6 @@ def _report(data: bytes) -> dict[str, Any]:
             return report
     except ValueError:
         pass
+    if data == MET:
+        return {"verdict": "gone", "text": "the test code came to no end with its answers"}
     return {"verdict": "broken", "text": "the test code ended without a report"}

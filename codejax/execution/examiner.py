@@ -22,7 +22,10 @@ from codejax.execution.candidate import CHANNEL, LENGTH, LOADED, open_streams
 from codejax.execution.values import Handle, NotPlain
 
 REPORT = 4
+MET = b"\n"  # begins the report of test code that has met a candidate, should it end without one
 TEXT_KEPT = 2000
+# What test code raises that is given data it did not expect, rather than being wrong itself.
+ABOUT_DATA = (ValueError, LookupError, ArithmeticError, MemoryError, RecursionError)
 
 
 class CandidateGone(BaseException):
@@ -83,6 +86,8 @@ def _asserts(source: bytes, entry: bytes) -> dict[str, Any]:
         return {"verdict": kind, "text": f"{_last_line(error)}\n{_place(error, source)}".strip()}
     if not wire.used:
         raise BrokenTest("the test code never asks the candidate anything")
+    if wire.gone:  # and a bare `except` of the test code took it for an answer
+        raise CandidateGone
     return {"verdict": "passed"}
 
 
@@ -93,11 +98,28 @@ def _checker(source: bytes, given: bytes, output: bytes, wanted: bytes) -> dict[
     if not callable(check := space.get("check")):
         raise BrokenTest("the checker defines no check(input, output, expected)")
     texts = [part.decode(errors="surrogateescape") for part in (given, output, wanted)]
-    answer = check(*texts)
+    try:
+        answer = check(*texts)
+    except Exception as error:
+        if output == wanted or not _stumbles_over(check, texts, error):
+            raise
+        return {"verdict": "failed", "text": f"the checker cannot read it: {_last_line(error)}"}
     passed, text = answer if isinstance(answer, tuple) else (answer, "")
     if not isinstance(passed, bool):
         raise BrokenTest(f"check returned {passed!r}, wanted True or False")
     return {"verdict": "passed" if passed else "failed", "text": str(text)[:TEXT_KEPT]}
+
+
+def _stumbles_over(check: Any, texts: list[str], error: Exception) -> bool:
+    """Whether it is an output's fault that a checker raised an exception: it takes the wanted
+    output, or where that is none of its kind, what it raised is about data.
+    """
+    given, _, wanted = texts
+    try:
+        check(given, wanted, wanted)
+    except Exception:
+        return not wanted and isinstance(error, ABOUT_DATA)
+    return True
 
 
 def _interactor(source: bytes, given: bytes) -> dict[str, Any]:
@@ -111,7 +133,7 @@ def _interactor(source: bytes, given: bytes) -> dict[str, Any]:
         if error.code in (None, 0):
             return {"verdict": "passed"}
         return {"verdict": "failed", "text": str(error.code)[:TEXT_KEPT]}
-    except (AssertionError, EOFError, BrokenPipeError, ValueError) as error:
+    except (AssertionError, EOFError, BrokenPipeError, *ABOUT_DATA) as error:
         return {"verdict": "failed", "text": _last_line(error)}
     return {"verdict": "passed"}
 
@@ -146,14 +168,23 @@ class _Wire:
     def __init__(self) -> None:
         self.loaded = False
         self.used = False
+        self.gone = False
         self.raised: BaseException | None = None
 
     def ask(self, operation: str, *arguments: Any) -> Any:
         """The candidate's answer; raises what it says it raised."""
+        try:
+            return self._ask(operation, *arguments)
+        except CandidateGone:
+            self.gone = True
+            raise
+
+    def _ask(self, operation: str, *arguments: Any) -> Any:
         self.used = True
         if not self.loaded:
             if candidate.receive(CHANNEL) != LOADED:
                 raise CandidateGone
+            os.write(REPORT, MET)
             self.loaded = True
         try:
             request = values.dumps((operation, list(arguments)), _handle_of)
@@ -219,15 +250,17 @@ def _handle_of(value: Any) -> Handle:
 class Remote:
     """An object of the candidate's, or a name of its module that has not been asked for yet.
 
-    It is equal to itself alone: no method of the candidate's takes part in a comparison.
+    It is equal to itself alone: no method of the candidate's takes part in a comparison. What a
+    function answers with is not asked either whether it contains something, but for its items.
     """
 
-    __slots__ = ("_handle", "_name", "_wire")
+    __slots__ = ("_answers", "_handle", "_name", "_wire")
 
     def __init__(self, wire: _Wire, *, name: str = "", handle: Handle | None = None) -> None:
         object.__setattr__(self, "_wire", wire)
         object.__setattr__(self, "_name", name)
         object.__setattr__(self, "_handle", handle)
+        object.__setattr__(self, "_answers", False)
 
     def _settle(self) -> Handle:
         handle: Handle | None = self._handle
@@ -242,7 +275,10 @@ class Remote:
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         if self._name:
-            return self._wire.ask("call", self._name, list(arguments), keywords)
+            found = self._wire.ask("call", self._name, list(arguments), keywords)
+            if isinstance(found, Remote) and found._handle.type != self._name:
+                object.__setattr__(found, "_answers", True)
+            return found
         return self._wire.ask("invoke", self, list(arguments), keywords)
 
     def __getattr__(self, name: str) -> Any:
@@ -267,6 +303,8 @@ class Remote:
         return self._wire.ask("length", self)
 
     def __contains__(self, item: Any) -> bool:
+        if self._answers:
+            return item in self._wire.ask("list", self)
         return self._wire.ask("contains", self, item) is True
 
     def __bool__(self) -> bool:

@@ -25,6 +25,8 @@ from codejax.execution.supervise import SETUP_FAILED, STARVED
 from codejax.execution.values import NotPlain
 
 EXCERPT = 2000  # characters of each stream in a result
+# An answer this much longer than the one wanted is wrong unread: reading may be made slow.
+LONGER, ROOM = 64, 1 << 16
 ATTEMPTS = 2  # a test whose lane was lost is run again on a fresh one
 
 
@@ -110,18 +112,16 @@ class _Judging:
         """One test; once more on a fresh lane if that is lost under it."""
         reason = ""
         for _ in range(ATTEMPTS):
-            kills = self.lane.group.kills()
             try:
                 self.compile()
-                kills = self.lane.group.kills()
-                return self.ask(test, kills)
+                return self.ask(test)
             except LaneLost as error:
                 reason = str(error)
                 self.compiled = False
             except JobLost as error:
                 reason = f"the process of the job ended with {error}"
                 self.compiled = False
-                if self.lane.group.kills() > kills:
+                if self.lane.ran_out_of_memory():
                     return TestResult(test.name, Verdict.MLE, message="out of memory")
             self.lane.restart()
         return TestResult(test.name, Verdict.INFRA, message=reason)
@@ -133,7 +133,10 @@ class _Judging:
         job, lane = self.job, self.lane
         lane.begin(self.limits if self.language.name == "python" else _widest(self.limits))
         names = [self.language.main, *job.files]
-        blobs = [job.source.encode(errors="surrogateescape"), *job.files.values()]
+        try:
+            blobs = [job.source.encode(errors="surrogateescape"), *job.files.values()]
+        except UnicodeEncodeError as error:
+            raise _NotCompiled(f"the source is no text: {error}") from error
         if job.mode == "project":
             self.compiled = True
             return
@@ -149,7 +152,7 @@ class _Judging:
         except _NotCompiled:
             lane.end_job()
             raise
-        lane.group.limit_memory(self.limits.memory)
+        lane.bound(self.limits)
         self.compiled = True
 
     def compile_python(self, names: list[str], blobs: list[bytes]) -> None:
@@ -183,13 +186,13 @@ class _Judging:
                 (f"the compiler exceeded {reason}\n" if reason else "") + said[:4000]
             )
 
-    def ask(self, test: Test, kills: int) -> TestResult:
+    def ask(self, test: Test) -> TestResult:
         """Run one test and judge it."""
         mode = self.job.mode
         if mode == "project":
-            return self.ask_project(test, kills)
+            return self.ask_project(test)
         if mode == "asserts" or mode == "interactive":
-            return examination.examine(self.judge, self, test, kills)
+            return examination.examine(self.judge, self, test)
         header = self.request()
         if mode == "call":
             try:
@@ -199,11 +202,11 @@ class _Judging:
                 return TestResult(test.name, Verdict.BAD_TEST, message=f"not plain: {error}")
             request = values.dumps(("call", [self.job.entry, arguments, keywords]))
             reply = self.lane.ask(header, [request], seconds=self.patience)
-            return self.judge_call(test, wanted, reply.header, reply.blobs, kills)
+            return self.judge_call(test, wanted, reply.header, reply.blobs)
         reply = self.lane.ask(header, [test.stdin], seconds=self.patience)
-        return self.judge_output(test, reply.header, reply.blobs, kills)
+        return self.judge_output(test, reply.header, reply.blobs)
 
-    def ask_project(self, test: Test, kills: int) -> TestResult:
+    def ask_project(self, test: Test) -> TestResult:
         """Run a test command in a folder of the job's files, fresh for each test."""
         try:
             command, token = projects.prepare(test)
@@ -221,7 +224,7 @@ class _Judging:
         facts, streams = reply.header, reply.blobs
         # A failing command exits with 1: what it reported says more.
         ended = facts | {"code": min(facts["code"], 0)}
-        verdict, message = classify(ended, self.limits, streams, lane.group.kills() > kills)
+        verdict, message = classify(ended, self.limits, streams, lane)
         if verdict is None:
             left = report.blobs[0] if not report.header["code"] else b""
             verdict, message = projects.judge(test, token, facts, streams[0], left)
@@ -245,10 +248,10 @@ class _Judging:
         return self.limits.wall * STARVED + 5.0
 
     def judge_output(
-        self, test: Test, facts: dict[str, Any], blobs: tuple[bytes, ...], kills: int
+        self, test: Test, facts: dict[str, Any], blobs: tuple[bytes, ...]
     ) -> TestResult:
         """What a program wrote, against what it should have written."""
-        verdict, message = classify(facts, self.limits, blobs, self.lane.group.kills() > kills)
+        verdict, message = classify(facts, self.limits, blobs, self.lane)
         if verdict is None:
             if self.job.comparator.kind == "checker":
                 verdict, message = examination.check(self.judge, self.job, test, blobs[0])
@@ -259,18 +262,22 @@ class _Judging:
         return test_result(test.name, verdict, message, facts, blobs)
 
     def judge_call(
-        self, test: Test, wanted: Any, facts: dict[str, Any], blobs: tuple[bytes, ...], kills: int
+        self, test: Test, wanted: Any, facts: dict[str, Any], blobs: tuple[bytes, ...]
     ) -> TestResult:
         """What a function gave back, against what it should have."""
-        verdict, message = classify(facts, self.limits, blobs, self.lane.group.kills() > kills)
+        verdict, message = classify(facts, self.limits, blobs, self.lane)
         if verdict is None:
-            try:
-                answer = examination.read_answer(blobs[2])
-            except NotPlain as error:
-                verdict, message = Verdict.NO_RESULT, str(error)
-            else:
-                verdict, message = self.judge_answer(test, wanted, answer)
+            verdict, message = self.judge_message(test, wanted, blobs[2])
         return test_result(test.name, verdict, message, facts, blobs)
+
+    def judge_message(self, test: Test, wanted: Any, data: bytes) -> tuple[Verdict, str]:
+        if len(data) > LONGER * len(test.returns) + ROOM:
+            return Verdict.WA, f"gave {len(data)} bytes, far more than what was wanted"
+        try:
+            answer = examination.read_answer(data)
+        except NotPlain as error:
+            return Verdict.NO_RESULT, str(error)
+        return self.judge_answer(test, wanted, answer)
 
     def judge_answer(self, test: Test, wanted: Any, answer: Any) -> tuple[Verdict, str]:
         tag, *rest = answer
@@ -305,7 +312,7 @@ def _stops(result: TestResult) -> bool:
 
 
 def classify(
-    facts: dict[str, Any], limits: Limits, blobs: tuple[bytes, ...], out_of_memory: bool
+    facts: dict[str, Any], limits: Limits, blobs: tuple[bytes, ...], lane: Lane
 ) -> tuple[Verdict | None, str]:
     """What the way a process ended says by itself; None where its answer decides."""
     code, stopped, errors = facts["code"], facts["stopped"], blobs[1]
@@ -317,7 +324,7 @@ def classify(
         return Verdict.TLE_WALL, f"{facts['wall']:.2f} s by the clock, limit {limits.wall:g} s"
     if stopped == "output" or -code == signal.SIGXFSZ:
         return Verdict.OLE, f"more than {limits.output} bytes of output, or a file too large"
-    if stopped == "memory" or (out_of_memory and code == -signal.SIGKILL):
+    if stopped == "memory" or (code == -signal.SIGKILL and lane.ran_out_of_memory()):
         return Verdict.MLE, f"more than {limits.memory >> 20} MiB"
     if code == SETUP_FAILED and errors.startswith(b"the sandbox could not be entered"):
         return Verdict.INFRA, errors.decode(errors="replace")[:500]

@@ -122,6 +122,7 @@ class Lane:
         self.facts = reply.header["ready"]
         self.isolation: Isolation = assess(self.facts, self.group.version)
         self.fresh_jobs = 0
+        self._kills = 0
 
     @property
     def pid(self) -> int:
@@ -135,7 +136,16 @@ class Lane:
             self.restart()
         self.jobs += 1
         self.fresh_jobs += 1
+        self.bound(limits)
+
+    def bound(self, limits: Limits) -> None:
+        """Let all of the lane's processes together hold what these limits need."""
         self.group.limit_memory(limits.memory + limits.output + limits.disk + OVERHEAD)
+
+    def ran_out_of_memory(self) -> bool:
+        """Whether the kernel has ended a process of the lane for memory since last asked."""
+        before, self._kills = self._kills, self.group.kills()
+        return self._kills > before
 
     def ask(
         self,

@@ -12,6 +12,8 @@ import resource
 import signal
 import time
 
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
 
 def own_pages() -> int:
     """Bytes that this process holds in memory, which its forks share with it."""
@@ -19,29 +21,48 @@ def own_pages() -> int:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
-def resident(pid: int, shared: int) -> int:
-    """Bytes that a process and those below it hold in memory; 0 where that cannot be seen.
+def below() -> list[int]:
+    """All processes below this one: children, theirs, and orphans, which come to a subreaper."""
+    found = children(os.getpid())
+    for pid in found:
+        found += children(pid)
+    return found
 
-    shared: of a fork's pages, so many are not its own; each process below counts without them.
+
+def usage(first: int, shared: int) -> tuple[int, float]:
+    """Bytes held, and processor seconds used, by all processes below this one; the seconds without
+    those that `first` used itself, which its clock tells better.
+
+    shared: of a fork's pages, so many are not its own; all but `first` count without them.
     """
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            own = int(file.read().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError, ValueError):
-        return 0
-    return own + sum(max(0, resident(child, shared) - shared) for child in children(pid))
+    memory, ticks = 0, 0
+    for pid in below():
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b") ")[2].split()
+            user, system, user_waited, system_waited = map(int, fields[11:15])
+            held = int(fields[21]) * resource.getpagesize()
+        except (OSError, IndexError, ValueError):
+            continue
+        memory += held if pid == first else max(0, held - shared)
+        ticks += user_waited + system_waited + (user + system) * (pid != first)
+    return memory, ticks / TICKS_A_SECOND
 
 
-def run_queue_delay(pid: int) -> float:
-    """Seconds that the threads of a process, and of those below it, were ready without a core."""
-    total = 0
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/schedstat", "rb") as file:
-                total += int(file.read().split()[1])
-    except (OSError, IndexError, ValueError):
-        pass
-    return total / 1e9 + sum(run_queue_delay(child) for child in children(pid))
+def run_queue_delay() -> float:
+    """The most seconds that a thread below this process was ready without a core.
+
+    Not their sum: threads that wait for one another would look starved by others.
+    """
+    longest = 0
+    for pid in below():
+        try:
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{thread}/schedstat", "rb") as file:
+                    longest = max(longest, int(file.read().split()[1]))
+        except (OSError, IndexError, ValueError):
+            pass
+    return longest / 1e9
 
 
 def children(pid: int) -> list[int]:

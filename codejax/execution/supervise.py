@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from codejax.execution import kernel
 from codejax.execution.limits import Limits
-from codejax.execution.processes import kill_leftovers, own_pages, resident, run_queue_delay
+from codejax.execution.processes import kill_leftovers, own_pages, run_queue_delay, usage
 
 PIPE = 65536
 ERROR_KEPT = 1 << 16  # bytes of standard error; the rest is read and dropped
@@ -28,7 +28,6 @@ RESULT_KEPT = 64 << 20
 SPARE_ADDRESSES = 2 << 30  # what runtimes reserve and never touch
 STARVED = 10.0  # times the limit by the clock, after which waiting for a core ends a test
 TICK = 0.02
-TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 CORES = os.cpu_count() or 1
 
 
@@ -99,6 +98,9 @@ def supervise(
     ends += wired if len(wired) == 1 else ()
     ends += [pipes[2][1]] if result else []
     bounds = _bounds(limits, confinement.reserves)
+    if confinement.uid is not None:  # who opens /dev/stdin needs to own what is there
+        for end in ends[:3]:
+            os.fchown(end, confinement.uid, confinement.uid)
     begin = time.monotonic()
     pid = kernel.fork_into_pid_namespace() if confinement.own_pids else kernel.fork()
     if pid == 0:
@@ -194,6 +196,7 @@ def _enter(
         if uid is not None:
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
+            kernel.control(kernel.PR_SET_DUMPABLE, 1)  # /proc/self is its own, as after an exec
         if confinement.follows_parent:
             kernel.control(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if ruleset >= 0:
@@ -311,13 +314,14 @@ class _Watch:
             used = time.clock_gettime(self.clock)
         except OSError:  # it has just ended
             return ""
-        if used > self.limits.cpu:
-            return "cpu"
         self.shared = self.shared or own_pages()
-        if resident(self.pid, self.shared) > self.limits.memory:
+        memory, others = usage(self.pid, self.shared)
+        if used + others > self.limits.cpu:
+            return "cpu"
+        if memory > self.limits.memory:
             return "memory"
         if passed > self.limits.wall:
-            self.waited = run_queue_delay(self.pid)
+            self.waited = run_queue_delay()
             if passed - self.waited > self.limits.wall or passed > STARVED * self.limits.wall:
                 return "wall"
         return ""

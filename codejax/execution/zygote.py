@@ -12,12 +12,12 @@ import fcntl
 import gc
 import importlib
 import os
-import shutil
 import signal
 import socket
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -35,13 +35,18 @@ from codejax.execution.supervise import (
 )
 
 COMPILE_SECONDS = 10
+NO_MORE = 99  # exit code of a job's process: the service has gone
 TRACE_KEPT = 4000
+MAX_MOVES = 1 << 17  # several times the inodes of the box
 WORK = ("work", "tmp", "shm", "home")
 
 
 def main(descriptor: int) -> None:
     """Build the jail, say what came of it, then serve jobs until the service goes."""
     reserve_low_descriptors()
+    for number, end in enumerate(os.pipe()):  # as programs will have: a stream keeps what it saw
+        os.dup2(end, number)
+        os.close(end)
     high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, LOW)
     os.dup2(os.open("/dev/null", os.O_RDWR), descriptor)
     connection = socket.socket(fileno=high)
@@ -66,21 +71,25 @@ def main(descriptor: int) -> None:
     gc.freeze()
     gc.disable()
     frames.send(connection, {"ready": made.facts})
-    for number in range(1 << 60):
-        try:
-            frame = frames.receive(connection)
-        except frames.FrameError:
-            return
-        pid = kernel.fork()
-        if pid == 0:
-            _serve_job(connection, frame, made, number)
-        frames.close(frame.descriptors)
-        _, status = os.waitpid(pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        if code:
-            _end_orphans(made)
-            frames.send(connection, {"lost": code})
-        _clean(made.box, ("job", *WORK))
+    number = 0
+    while _run_job(connection, made, number):
+        number += 1
+
+
+def _run_job(connection: socket.socket, made: jail.Jail, number: int) -> bool:
+    """Fork the process of the next job, which waits for it; clean up after it. False at the end."""
+    pid = kernel.fork()
+    if pid == 0:
+        _serve_job(connection, made, number)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code == NO_MORE:
+        return False
+    if code:
+        _end_orphans(made)
+        frames.send(connection, {"lost": code})
+    _clean(made.box, ("job", *WORK))
+    return True
 
 
 def _end_orphans(made: jail.Jail) -> None:
@@ -96,31 +105,59 @@ def _end_orphans(made: jail.Jail) -> None:
 def _clean(box: str, places: tuple[str, ...]) -> None:
     """Empty folders of the box, which programs may have filled as they liked."""
     for place in places:
-        folder = f"{box}/{place}"
-        for name in os.listdir(folder):
-            path = f"{folder}/{name}"
+        try:
+            names = os.listdir(f"{box}/{place}")
+        except PermissionError:  # shut by a program that is the same user as we are
+            os.chmod(f"{box}/{place}", 0o755 if place == "job" else 0o777)
+            names = os.listdir(f"{box}/{place}")
+        if names:
+            _empty(f"{box}/{place}")
+
+
+def _empty(folder: str) -> None:
+    """Remove what is in a folder, however deep and whatever its modes: folders found below come up
+    to the top by another name before they are opened, so that no path and no stack grows long.
+    """
+    waiting, moved = [folder], 0
+    while waiting:
+        place = waiting.pop()
+        for name in os.listdir(place):
+            path = f"{place}/{name}"
             try:
                 os.unlink(path)
             except IsADirectoryError:
-                shutil.rmtree(path, ignore_errors=True)
+                os.chmod(path, 0o700)
+                while True:
+                    moved += 1
+                    try:
+                        os.rename(path, f"{folder}/.codejax-{moved}")
+                    except OSError:  # it is full of names like ours
+                        if moved > MAX_MOVES:
+                            raise
+                        continue
+                    waiting.append(f"{folder}/.codejax-{moved}")
+                    break
+        if place != folder:
+            os.rmdir(place)
 
 
-def _serve_job(
-    connection: socket.socket, frame: frames.Frame, made: jail.Jail, number: int
-) -> NoReturn:
+def _serve_job(connection: socket.socket, made: jail.Jail, number: int) -> NoReturn:
     """In the process of a job: until it is done, or the service goes."""
+    code = NO_MORE
     try:
         kernel.control(kernel.PR_SET_CHILD_SUBREAPER, 1)
         job = _Job(connection, made, number)
+        frame = frames.receive(connection)
         while frame.header["do"] != "done":
             job.take(frame)
             frame = frames.receive(connection)
+        code = 0
     except (frames.FrameError, ConnectionError):
-        os._exit(0)
+        pass
     except BaseException as error:
         os.write(2, f"the process of a job failed: {type(error).__name__}: {error}\n".encode())
-        os._exit(1)
-    os._exit(0)
+        code = 1
+    os._exit(code)
 
 
 class _Job:
@@ -131,12 +168,16 @@ class _Job:
         self.tests = number * 7
         self.program: Program | None = None
         self.prepared = False
+        self.dirty = False  # a program has run since the folders were emptied
         self.keeps_user = False  # one user for all commands of a session
 
     def take(self, frame: frames.Frame) -> None:
         """One request, one reply."""
         reply = getattr(self, f"do_{frame.header['do']}")(frame)
         frames.send(self.connection, *reply)
+        if self.dirty:
+            _clean(self.jail.box, WORK)
+            self.dirty = False
 
     def confinement(self, compiler: bool = False) -> Confinement:
         self.tests += not self.keeps_user
@@ -172,7 +213,10 @@ class _Job:
         begin = time.process_time()
         try:
             with open(path, "rb") as file:
-                code = compile(file.read(), path, "exec", dont_inherit=True)
+                text = file.read()
+            with warnings.catch_warnings():  # they would go to the service's standard error
+                warnings.simplefilter("ignore")
+                code = compile(text, path, "exec", dont_inherit=True)
             arguments = frame.header.get("arguments", [])
             self.program = Program(code, path, script=frame.header["script"], arguments=arguments)
             error = ""
@@ -215,12 +259,12 @@ class _Job:
     def do_execute(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
         """Run a compiled program, or an interpreter, on an input."""
         outcome = self._execute(frame)
-        self._clean_up()
+        self.dirty = True
         return outcome.facts(), (outcome.stdout, outcome.stderr, outcome.result)
 
     def do_clean(self, frame: frames.Frame) -> tuple[dict[str, Any]]:
         """Empty the work folder and its like."""
-        self._clean_up()
+        self.dirty = True
         return ({},)
 
     def do_command(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
@@ -263,8 +307,7 @@ class _Job:
             wired=frame.descriptors,
             result=result,
         )
-        if clean:
-            self._clean_up()
+        self.dirty = clean
         return outcome.facts(), (outcome.stdout, outcome.stderr, outcome.result)
 
     def _execute(self, frame: frames.Frame, compiler: bool = False) -> Outcome:
@@ -299,9 +342,6 @@ class _Job:
             stdin=frame.blobs[0] if frame.blobs else b"",
             wired=frame.descriptors,
         )
-
-    def _clean_up(self) -> None:
-        _clean(self.jail.box, WORK)
 
 
 def _syntax(error: BaseException) -> list[str]:
