@@ -23,8 +23,9 @@ NAMESPACES = (
     | kernel.CLONE_NEWUTS
     | kernel.CLONE_NEWCGROUP
 )
-# Linux capabilities by number: chown, dac_override, fowner, kill, setgid, setuid; sys_admin.
-OFFICES, ADMIN = (0, 1, 3, 5, 6, 7), 21
+# Linux capabilities by number: chown, dac_override, fowner, kill, setgid, setuid; ptrace, to be
+# told which memory processes share; and sys_admin.
+OFFICES, ADMIN = (0, 1, 3, 5, 6, 7, 19), 21
 DEVICES = ("null", "zero", "full", "random", "urandom")
 LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 SYSTEM = (
@@ -66,7 +67,7 @@ class Settings:
 @dataclasses.dataclass(slots=True)
 class Jail:
     """A jail as it came out. facts: JSON-able, for the service. rulesets: landlock's, for programs
-    and for compilers, or -1.
+    and for compilers, or -1. kept: names in the box's tmp that lead to what programs may read.
     """
 
     box: str
@@ -75,6 +76,7 @@ class Jail:
     filter: bytes | None
     own_pids: bool
     facts: dict[str, Any]
+    kept: frozenset[str]
 
 
 def enter(settings: Settings) -> Jail:
@@ -85,11 +87,11 @@ def enter(settings: Settings) -> Jail:
     refused: list[str] = []
     kernel.control(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     kind = _unshare(settings, refused)
-    has_proc = True
+    has_proc, kept = True, frozenset[str]()
     if kind:
         _become_first_process()
         has_proc = _build_root(settings, refused)
-        box = "/box"
+        box, kept = "/box", frozenset(os.listdir("/tmp"))
     else:
         box = settings.mountpoint
         os.chmod(box, 0o755)
@@ -115,7 +117,7 @@ def enter(settings: Settings) -> Jail:
         "refused": refused,
     }
     stricter = seccomp.build_filter() if own_pids and filtered else None
-    return Jail(box, uids, rulesets, stricter, own_pids, facts)
+    return Jail(box, uids, rulesets, stricter, own_pids, facts, kept)
 
 
 def _unshare(settings: Settings, refused: list[str]) -> str:
@@ -161,6 +163,12 @@ def _build_root(settings: Settings, refused: list[str]) -> bool:
     hard = kernel.MS_NOSUID | kernel.MS_NODEV
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("tmpfs", root, "tmpfs", hard, "size=4m,nr_inodes=4096,mode=755")
+    size = f"size={settings.disk},nr_inodes={settings.inodes},mode=755"
+    for place in ("box", "tmp"):
+        os.mkdir(f"{root}/{place}")
+    kernel.mount("tmpfs", f"{root}/box", "tmpfs", hard, size)
+    os.mkdir(f"{root}/box/tmp")
+    kernel.mount(f"{root}/box/tmp", f"{root}/tmp", None, kernel.MS_BIND)
     for path in (*SYSTEM, *settings.readable):
         _show(path, root)
     os.makedirs(f"{root}/etc", exist_ok=True)
@@ -169,10 +177,6 @@ def _build_root(settings: Settings, refused: list[str]) -> bool:
             file.write(text)
     _add_devices(root)
     has_proc = _add_proc(root, refused)
-    os.mkdir(f"{root}/box")
-    size = f"size={settings.disk},nr_inodes={settings.inodes},mode=755"
-    kernel.mount("tmpfs", f"{root}/box", "tmpfs", hard, size)
-    os.symlink("/box/tmp", f"{root}/tmp")
     read_only = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | hard
     kernel.mount("none", root, None, read_only)
     os.chdir(root)

@@ -21,7 +21,7 @@ from codejax.execution.languages import COMPILING, Language, Toolbox
 from codejax.execution.limits import Limits
 from codejax.execution.protocol import Job, Result, Test, TestResult, Verdict, overall
 from codejax.execution.session import FILES
-from codejax.execution.supervise import SETUP_FAILED, STARVED
+from codejax.execution.supervise import STARVED
 from codejax.execution.values import NotPlain
 
 EXCERPT = 2000  # characters of each stream in a result
@@ -326,7 +326,7 @@ def classify(
         return Verdict.OLE, f"more than {limits.output} bytes of output, or a file too large"
     if stopped == "memory" or (code == -signal.SIGKILL and lane.ran_out_of_memory()):
         return Verdict.MLE, f"more than {limits.memory >> 20} MiB"
-    if code == SETUP_FAILED and errors.startswith(b"the sandbox could not be entered"):
+    if not facts["entered"]:  # nothing of the program's has run
         return Verdict.INFRA, errors.decode(errors="replace")[:500]
     if -code == signal.SIGSYS:
         return Verdict.SEC, "a forbidden system call"

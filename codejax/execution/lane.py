@@ -110,7 +110,7 @@ class Lane:
         told = jail.Settings(
             mountpoint=self._mountpoint,
             readable=(*python_paths(), *self.settings.readable, *self.settings.python_path),
-            python_path=(source, *self.settings.python_path),
+            python_path=self.settings.python_path,
             preload=self.settings.preload,
             disk=self.settings.disk,
             first_uid=FIRST_UID + 100_000 * (os.getpid() % 1000) + 1000 * (self.number % 100),
@@ -238,8 +238,6 @@ def remove_stale() -> None:
 
 def python_paths() -> tuple[str, ...]:
     """What the interpreter of this process needs to be seen: its prefixes and its library."""
-    places = {sys.base_prefix, sys.prefix, sys.base_exec_prefix, str(pathlib.Path(__file__).parent)}
+    places = {sys.base_prefix, sys.prefix, sys.base_exec_prefix}
     places |= {str(pathlib.Path(sys.executable).parent), sysconfig.get_path("stdlib")}
-    source = pathlib.Path(__file__).parents[1]
-    places |= {str(source)}
     return tuple(sorted(place for place in places if not place.startswith("/usr/")))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import mmap
 import os
 import resource
 import select
@@ -20,7 +21,13 @@ from typing import Any, NoReturn
 
 from codejax.execution import kernel
 from codejax.execution.limits import Limits
-from codejax.execution.processes import kill_leftovers, own_pages, run_queue_delay, usage
+from codejax.execution.processes import (
+    kill_leftovers,
+    own_pages,
+    proportional,
+    run_queue_delay,
+    usage,
+)
 
 PIPE = 65536
 ERROR_KEPT = 1 << 16  # bytes of standard error; the rest is read and dropped
@@ -37,7 +44,8 @@ class Outcome:
 
     code: exit code, or minus the signal. stopped: "" or what it was stopped for: cpu, wall, output,
     memory. cpu, wall, waited: seconds used, passed, and spent ready to run without a core. memory:
-    peak bytes resident. leftovers: processes that outlived it. result: what came by the channel.
+    peak bytes resident. leftovers: processes that outlived it. entered: whether it got as far as
+    the program, of which no program can say otherwise. result: what came by the channel.
     """
 
     code: int
@@ -47,16 +55,15 @@ class Outcome:
     waited: float
     memory: int
     leftovers: int
+    entered: bool
     stdout: bytes
     stderr: bytes
     result: bytes
 
     def facts(self) -> dict[str, Any]:
         """All but the bytes."""
-        return {
-            name: getattr(self, name)
-            for name in ("code", "stopped", "cpu", "wall", "waited", "memory", "leftovers")
-        }
+        names = ("code", "stopped", "cpu", "wall", "waited", "memory", "leftovers", "entered")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass(slots=True)
@@ -101,10 +108,11 @@ def supervise(
     if confinement.uid is not None:  # who opens /dev/stdin needs to own what is there
         for end in ends[:3]:
             os.fchown(end, confinement.uid, confinement.uid)
+    entered = mmap.mmap(-1, 1)  # shared with the child until it runs what is not trusted
     begin = time.monotonic()
     pid = kernel.fork_into_pid_namespace() if confinement.own_pids else kernel.fork()
     if pid == 0:
-        _enter(run, ends, bounds, confinement)
+        _enter(run, ends, bounds, confinement, entered)
     os.close(inputs)
     for _, written in pipes:
         os.close(written)
@@ -112,8 +120,11 @@ def supervise(
         os.close(descriptor)
     readers = [read for read, _ in pipes]
     try:
-        return _Watch(pid, readers, limits, confinement, begin).finish()
+        outcome = _Watch(pid, readers, limits, confinement, begin).finish()
+        outcome.entered = entered[0] == 1
+        return outcome
     finally:
+        entered.close()
         for reader in readers:
             os.close(reader)
 
@@ -178,6 +189,7 @@ def _enter(
     ends: list[int],
     bounds: list[tuple[int, tuple[int, int]]],
     confinement: Confinement,
+    entered: mmap.mmap,
 ) -> NoReturn:
     """In the child: nothing of the parent's stays within reach; then `run`."""
     try:
@@ -204,6 +216,8 @@ def _enter(
             os.close(ruleset)
         if confinement.filter is not None:
             kernel.install_filter(confinement.filter)
+        entered[0] = 1
+        entered.close()
     except BaseException as error:
         os.write(2, f"the sandbox could not be entered: {error}".encode())
         os._exit(SETUP_FAILED)
@@ -284,6 +298,7 @@ class _Watch:
             self.waited,
             memory,
             leftovers,
+            False,
             streams[0][: self.limits.output + 1],
             streams[1],
             streams[2],
@@ -318,7 +333,7 @@ class _Watch:
         memory, others = usage(self.pid, self.shared)
         if used + others > self.limits.cpu:
             return "cpu"
-        if memory > self.limits.memory:
+        if memory > self.limits.memory and proportional(memory) > self.limits.memory:
             return "memory"
         if passed > self.limits.wall:
             self.waited = run_queue_delay()

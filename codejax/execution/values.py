@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 MAX_DEPTH = 200
 MAX_NODES = 5_000_000
+MAX_SAME_HASH = 100
 SMALL = 1 << 64  # integers up to here are JSON's; larger ones are hexadecimal
 DATES = {
     "date": datetime.date,
@@ -160,6 +161,15 @@ def loads(data: bytes, find: Callable[[Handle], Any] | None = None) -> Any:
         raise NotPlain(f"no value: {error}"[:200]) from error
 
 
+def _scattered(items: list[Any]) -> list[Any]:
+    """Items for a hash table; NotPlain where so many have one hash that it would take for ever."""
+    if len(items) > MAX_SAME_HASH:
+        most = max(collections.Counter(map(hash, items)).values())
+        if most > MAX_SAME_HASH:
+            raise NotPlain(f"{most} keys of the same hash")
+    return items
+
+
 class _Reader:
     def __init__(self, find: Callable[[Handle], Any] | None) -> None:
         self.find = find
@@ -182,13 +192,18 @@ class _Reader:
         return self.unpack_tagged(tag, inner, depth)
 
     def unpack_tagged(self, tag: str, inner: Any, depth: int) -> Any:
-        if tag in ("tuple", "set", "frozenset", "deque"):
+        if tag in ("set", "frozenset"):
+            items = _scattered([self.unpack(item, depth - 1) for item in inner])
+            return set(items) if tag == "set" else frozenset(items)
+        if tag in ("tuple", "deque"):
             make: Any = {"deque": collections.deque}.get(tag) or getattr(
                 sys.modules["builtins"], tag
             )
             return make(self.unpack(item, depth - 1) for item in inner)
         if tag == "dict":
-            return {self.unpack(k, depth - 1): self.unpack(v, depth - 1) for k, v in inner}
+            pairs = [(self.unpack(k, depth - 1), self.unpack(v, depth - 1)) for k, v in inner]
+            _scattered([key for key, _ in pairs])
+            return dict(pairs)
         if tag == "type":
             return PLAIN_TYPES[inner]
         if tag == "int":

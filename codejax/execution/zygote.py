@@ -88,7 +88,7 @@ def _run_job(connection: socket.socket, made: jail.Jail, number: int) -> bool:
     if code:
         _end_orphans(made)
         frames.send(connection, {"lost": code})
-    _clean(made.box, ("job", *WORK))
+    _clean(made, ("job", *WORK))
     return True
 
 
@@ -102,19 +102,21 @@ def _end_orphans(made: jail.Jail) -> None:
             kill_leftovers(uid)
 
 
-def _clean(box: str, places: tuple[str, ...]) -> None:
+def _clean(made: jail.Jail, places: tuple[str, ...]) -> None:
     """Empty folders of the box, which programs may have filled as they liked."""
     for place in places:
+        folder = f"{made.box}/{place}"
+        kept = made.kept if place == "tmp" else frozenset()
         try:
-            names = os.listdir(f"{box}/{place}")
+            names = os.listdir(folder)
         except PermissionError:  # shut by a program that is the same user as we are
-            os.chmod(f"{box}/{place}", 0o755 if place == "job" else 0o777)
-            names = os.listdir(f"{box}/{place}")
-        if names:
-            _empty(f"{box}/{place}")
+            os.chmod(folder, 0o755 if place == "job" else 0o777)
+            names = os.listdir(folder)
+        if len(names) > len(kept):
+            _empty(folder, kept)
 
 
-def _empty(folder: str) -> None:
+def _empty(folder: str, kept: frozenset[str]) -> None:
     """Remove what is in a folder, however deep and whatever its modes: folders found below come up
     to the top by another name before they are opened, so that no path and no stack grows long.
     """
@@ -122,6 +124,8 @@ def _empty(folder: str) -> None:
     while waiting:
         place = waiting.pop()
         for name in os.listdir(place):
+            if place == folder and name in kept:
+                continue
             path = f"{place}/{name}"
             try:
                 os.unlink(path)
@@ -176,7 +180,7 @@ class _Job:
         reply = getattr(self, f"do_{frame.header['do']}")(frame)
         frames.send(self.connection, *reply)
         if self.dirty:
-            _clean(self.jail.box, WORK)
+            _clean(self.jail, WORK)
             self.dirty = False
 
     def confinement(self, compiler: bool = False) -> Confinement:

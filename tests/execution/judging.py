@@ -26,7 +26,8 @@ def toolbox() -> Toolbox:
 @contextmanager
 def judge_with(**settings: Any) -> Iterator[Judge]:
     """A judge with these settings of its lanes."""
-    made = Judge(0, LaneSettings(readable=toolbox().readable, **settings), toolbox())
+    settings["readable"] = (*toolbox().readable, *settings.get("readable", ()))
+    made = Judge(0, LaneSettings(**settings), toolbox())
     try:
         yield made
     finally:

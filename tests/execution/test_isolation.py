@@ -98,6 +98,24 @@ def test_as_an_ordinary_user():
     assert verdicts == ["AC", "WA"]
 
 
+def test_what_is_shown_below_tmp(tmp_path):
+    """An environment may lie there; the rest of /tmp is the program's, and emptied after it."""
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    (shown / "data").write_text("3")
+    (tmp_path / "hidden").write_text("3")
+    look = (
+        f"print(open({str(shown / 'data')!r}).read(), os.path.exists({str(tmp_path)!r}+'/hidden'))"
+    )
+    source = f"import os\n{look}\nprint(os.path.exists('/tmp/own'))\nopen('/tmp/own', 'w')"
+    with judge_with(readable=(str(shown),)) as judge:
+        for _ in range(2):
+            result = verdict(judge, source, stdio_test("", "3 False\nFalse"), limits=LIMITS)
+            assert result is Verdict.AC
+        writing = f"open({str(shown / 'new')!r}, 'w')"
+        assert verdict(judge, probe(writing), stdio_test("", "held")) is Verdict.AC
+
+
 def test_levels_from_facts():
     full = {"namespaces": "root", "own_uids": True, "seccomp": True, "landlock": 6, "refused": []}
     assert isolation.assess(full, "v2").level == 3
