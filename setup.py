@@ -28,8 +28,14 @@ RUNTIME = [
     "rich>=14",
     "matplotlib>=3.10",
     "tensorboardX>=2.6.4",
+    "grpcio>=1.85.1",
+    "grpcio-health-checking>=1.85.1",
+    "grpcio-reflection>=1.85.1",
+    "protobuf>=7.35.1",
+    "prometheus_client>=0.22",
 ]
 TEST = ["pytest>=9.0", "hypothesis>=6.130"]
+TEST += ["grpcio-tools==1.85.1"]  # which wrote codejax/execution/execution_pb2.py
 # The TPU compiler, for the tests that compile ahead of time; it has wheels for this platform alone.
 TEST += ["libtpu; platform_system == 'Linux' and platform_machine == 'x86_64'"]
 
@@ -44,6 +50,7 @@ setup(
     # Recipes live at the top of the checkout and travel in the wheel as codejax/configs.
     packages=[*find_packages(include=["codejax", "codejax.*"]), "codejax.configs"],
     package_dir={"codejax": "codejax", "codejax.configs": "configs"},
+    package_data={"codejax.execution": ["*.proto"]},
     install_requires=RUNTIME,
     extras_require={
         "tpu": ["jax[tpu]"],

@@ -102,6 +102,34 @@ examples:
   codejax report runs/a runs/b --output=runs/comparison
 """
 
+WORKER_HELP = """\
+Judge untrusted programs for those who connect, until SIGTERM.
+
+Beyond this machine it listens only with a token, from --token-file or CODEJAX_WORKER_TOKEN, or with
+mutual TLS. A line says where it is ready; the log is JSON lines on standard error.
+"""
+
+WORKER_EXAMPLES = """\
+examples:
+  codejax worker
+  codejax worker --listen=0.0.0.0:7070 --lanes=8 --min-isolation=2 --token-file=/run/token \\
+      --metrics-listen=0.0.0.0:9090
+"""
+
+JUDGE_HELP = """\
+Judge one program against tests, here and now, and show a table of verdicts.
+
+Tests are a folder of NAME.in beside NAME.out, a JSON list of {"stdin", "expected"} or of {"args",
+"returns"}, or a Python file of asserts. The exit code is 0 where all are accepted, else 1.
+"""
+
+JUDGE_EXAMPLES = """\
+examples:
+  codejax judge sum.py --tests=tests/
+  codejax judge solution.cpp --tests=tests.json --cpu=2 --memory=256
+  codejax judge add.py --tests=test_add.py --entry=add
+"""
+
 
 class Parser(argparse.ArgumentParser):
     """argparse with our one-line errors, and with help text printed as it is written."""
@@ -203,6 +231,36 @@ def make_parser() -> Parser:
         "--output", metavar="DIR", help="where it writes (default: report/ in the first WORKDIR)"
     )
 
+    worker = add_verb(verbs, "worker", run_worker, WORKER_HELP, WORKER_EXAMPLES, parents=[shared])
+    for name, default, metavar, text in (
+        ("listen", "127.0.0.1:7070", "HOST:PORT", "or unix:/PATH; port 0 takes any free one"),
+        ("lanes", 0, "N", "jobs at a time (default: one a core)"),
+        ("queue", 0, "N", "jobs taken at most, running ones included (default: 16 a lane)"),
+        ("min-isolation", 1, "LEVEL", "0 to 4; refuse to serve below (default: 1)"),
+        ("drain-seconds", 30.0, "SECONDS", "for what runs, once told to end (default: 30)"),
+        ("metrics-listen", "", "HOST:PORT", "serve metrics for Prometheus"),
+        ("token-file", "", "FILE", "holds the token that clients must show"),
+        ("tls-cert", "", "FILE", "certificate, PEM"),
+        ("tls-key", "", "FILE", "its key, PEM"),
+        ("tls-ca", "", "FILE", "whose certificates clients must have, PEM"),
+        ("log-level", "info", "LEVEL", "debug (a line a job), info, warning or error"),
+    ):
+        kind = type(default)
+        worker.add_argument(f"--{name}", default=default, type=kind, metavar=metavar, help=text)
+    worker.add_argument("--unsafe", action="store_true", help="allow for --min-isolation=0")
+    worker.add_argument("--with-parent", action="store_true", help="end when standard input ends")
+
+    judge = add_verb(verbs, "judge", judge_file, JUDGE_HELP, JUDGE_EXAMPLES, parents=[shared])
+    judge.add_argument("file", metavar="FILE", help="the program; its ending says the language")
+    judge.add_argument("--tests", required=True, metavar="PATH", help="a folder or a file of tests")
+    judge.add_argument("--entry", default="", metavar="NAME", help="the function that tests call")
+    judge.add_argument("--language", default="", metavar="NAME", help="where the ending misleads")
+    judge.add_argument("--cpu", type=float, default=2.0, metavar="SECONDS", help="for a test (2)")
+    judge.add_argument(
+        "--wall", type=float, default=10.0, metavar="SECONDS", help="for a test (10)"
+    )
+    judge.add_argument("--memory", type=int, default=512, metavar="MIB", help="for a test (512)")
+
     recipe = add_verb(verbs, "recipe", None, RECIPE_HELP, RECIPE_EXAMPLES)
     actions = recipe.add_subparsers(title="actions", metavar="ACTION", required=True)
     add_verb(actions, "list", list_shipped, LIST_HELP, LIST_EXAMPLES, parents=[shared])
@@ -250,6 +308,32 @@ def write_report(arguments: argparse.Namespace) -> int:
 
     print(report(arguments.workdirs, arguments.output or f"{arguments.workdirs[0]}/report"))
     return 0
+
+
+def run_worker(arguments: argparse.Namespace) -> int:
+    """Serve as an execution worker until told to end."""
+    from codejax.execution.access import Access, read_token
+    from codejax.execution.logs import log_to_stderr
+    from codejax.execution.worker import WorkerSettings, serve
+
+    names = ("listen", "lanes", "queue", "min_isolation", "unsafe", "drain_seconds")
+    names += ("metrics_listen", "with_parent")
+    token = read_token(arguments.token_file)
+    access = Access(token, arguments.tls_cert, arguments.tls_key, arguments.tls_ca)
+    chosen = {name: getattr(arguments, name) for name in names}
+    log_to_stderr(arguments.log_level)
+    return serve(WorkerSettings(access=access, **chosen), lambda line: print(line, flush=True))
+
+
+def judge_file(arguments: argparse.Namespace) -> int:
+    """Judge a file and show what came of it; 0 where every test is accepted."""
+    from codejax.execution.terminal import Settings, judge_once, render
+
+    names = ("tests", "entry", "language", "cpu", "wall", "memory")
+    chosen = {name: getattr(arguments, name) for name in names}
+    result = judge_once(Settings(file=arguments.file, **chosen))
+    print(render(result))
+    return 0 if result.verdict == "AC" else 1
 
 
 def list_shipped(arguments: argparse.Namespace) -> int:

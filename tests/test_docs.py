@@ -35,7 +35,9 @@ SOURCES = [*shipped_files(), ROOT / "codejax/__main__.py"]
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
-COMMAND = re.compile(r"^\s*(?:[A-Z_]+=\S+ )*codejax ((?:run|report|recipe) .*)$", re.MULTILINE)
+COMMAND = re.compile(
+    r"^\s*(?:[A-Z_]+=\S+ )*codejax ((?:run|report|recipe|worker) .*)$", re.MULTILINE
+)
 LOOP = re.compile(r"^for (\w+) in (\S+)", re.MULTILINE)
 FILE_NAME = re.compile(r"# (\w+\.py)\n")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -94,7 +96,8 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command_line, "run_recipe", load_only)
-    monkeypatch.setattr(command_line, "write_report", lambda arguments: 0)
+    for verb in ("write_report", "run_worker"):
+        monkeypatch.setattr(command_line, verb, lambda arguments: 0)
     return tmp_path
 
 

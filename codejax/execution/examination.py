@@ -33,17 +33,15 @@ def read_answer(data: bytes) -> Any:
 
     NotPlain where there is none, or more than one, or none that can be read.
     """
-    messages = []
-    while data:
-        if len(data) < LENGTH.size:
+    messages, place = [], 0
+    while place < len(data) and len(messages) < 3:
+        start = place + LENGTH.size
+        place = start + LENGTH.unpack_from(data, place)[0] if start <= len(data) else start
+        if place > len(data):
             raise NotPlain("a message was cut off")
-        (length,) = LENGTH.unpack_from(data)
-        message, data = data[LENGTH.size : LENGTH.size + length], data[LENGTH.size + length :]
-        if len(message) != length:
-            raise NotPlain("a message was cut off")
-        messages.append(message)
+        messages.append(data[start:place])
     if len(messages) != 2 or messages[0] != LOADED:
-        raise NotPlain(f"{len(messages)} messages in place of an answer")
+        raise NotPlain("no message, or more than one, in place of an answer")
     answer = values.loads(messages[1])
     if not isinstance(answer, tuple) or [len(answer), answer[0]] not in (
         [3, "value"],

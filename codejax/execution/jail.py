@@ -107,7 +107,7 @@ def enter(settings: Settings) -> Jail:
     if uids is not None:
         os.setgroups([])
     kernel.control(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    filtered = _filter(own_pids, refused)
+    filtered = _filter(own_pids, uids is None and not own_pids, refused)
     facts = {
         "namespaces": kind,
         "proc": has_proc,
@@ -274,9 +274,10 @@ def _drop_capabilities(kept: tuple[int, ...], refused: list[str]) -> None:
             refused.append(f"capabilities: {error.strerror}")
 
 
-def _filter(own_pids: bool, refused: list[str]) -> bool:
+def _filter(own_pids: bool, shares_user: bool, refused: list[str]) -> bool:
     try:
-        kernel.install_filter(seccomp.build_filter(may_clone_pid=own_pids))
+        program = seccomp.build_filter(may_clone_pid=own_pids, shares_user=shares_user)
+        kernel.install_filter(program)
         return True
     except (OSError, KeyError) as error:
         refused.append(f"seccomp: {error}")

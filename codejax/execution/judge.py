@@ -90,6 +90,7 @@ class _Judging:
         self.lane = judge.lane
         self.limits = effective_limits(job.limits, language)
         self.compiled = False
+        self.crashed = False  # while it compiled; what does so twice is the program's doing
 
     def run(self) -> tuple[tuple[TestResult, ...], str]:
         """The results of all tests, and what the compiler said."""
@@ -123,7 +124,10 @@ class _Judging:
                 self.compiled = False
                 if self.lane.ran_out_of_memory():
                     return TestResult(test.name, Verdict.MLE, message="out of memory")
-            self.lane.restart()
+            try:
+                self.lane.restart()
+            except LaneLost as error:  # the next attempt, or test, tries again
+                reason = str(error)
         return TestResult(test.name, Verdict.INFRA, message=reason)
 
     def compile(self) -> None:
@@ -148,6 +152,9 @@ class _Judging:
             else:
                 lane.ask({"do": "files", "names": names}, blobs, seconds=10)
         except JobLost as error:
+            if error.args[0] >= 0 or not self.crashed:  # not by a signal, or by anyone's
+                self.crashed = error.args[0] < 0
+                raise
             raise _NotCompiled(f"the compiler was ended ({error})") from error
         except _NotCompiled:
             lane.end_job()

@@ -29,6 +29,7 @@ from codejax.execution.isolation import Isolation, assess
 from codejax.execution.limits import MEGABYTE, Limits
 
 PREFIX = "codejax-lane-"
+STARTS = 3  # attempts at a zygote
 START_SECONDS = 20.0
 GRACE = 15.0  # seconds beyond what limits allow before a lane counts as hanging
 OVERHEAD = 256 * MEGABYTE  # memory of a zygote, of the box, and of what a test leaves to the kernel
@@ -116,13 +117,16 @@ class Lane:
             first_uid=FIRST_UID + 100_000 * (os.getpid() % 1000) + 1000 * (self.number % 100),
             namespaces=self.settings.namespaces,
         )
-        reply = self._exchange(dataclasses.asdict(told), (), (), START_SECONDS)
+        self._send(dataclasses.asdict(told), (), ())
+        reply = self._collect(START_SECONDS)
         if "ready" not in reply.header:
             self._fail(str(reply.header.get("broken", "the zygote gave no facts")))
         self.facts = reply.header["ready"]
         self.isolation: Isolation = assess(self.facts, self.group.version)
         self.fresh_jobs = 0
         self._kills = 0
+        self._asked = 0
+        self._lost_job = False
 
     @property
     def pid(self) -> int:
@@ -132,7 +136,7 @@ class Lane:
 
     def begin(self, limits: Limits) -> None:
         """Make ready for a job within these limits."""
-        if self._process is None or self.fresh_jobs >= self.settings.recycle:
+        if self._process is None or self._lost_job or self.fresh_jobs >= self.settings.recycle:
             self.restart()
         self.jobs += 1
         self.fresh_jobs += 1
@@ -156,26 +160,38 @@ class Lane:
         seconds: float,
     ) -> frames.Frame:
         """A request of the job under way. JobLost, or LaneLost after `seconds` and some grace."""
-        reply = self._exchange(header, blobs, descriptors, seconds + GRACE)
-        if "lost" in reply.header:
-            raise JobLost(reply.header["lost"])
-        return reply
+        self.post(header, blobs, descriptors)
+        return self.collect(seconds=seconds)
 
     def post(
         self, header: dict[str, Any], blobs: Sequence[bytes] = (), descriptors: Sequence[int] = ()
     ) -> None:
         """Send a request whose reply `collect` takes."""
+        self._asked += 1
+        self._send(header | {"number": self._asked}, blobs, descriptors)
+
+    def _send(
+        self, header: dict[str, Any], blobs: Sequence[bytes], descriptors: Sequence[int]
+    ) -> None:
         try:
             frames.send(self._socket, header, blobs, descriptors)
         except OSError as error:
             self._fail(f"the zygote is gone: {error}", error)
 
     def collect(self, *, seconds: float) -> frames.Frame:
-        """The reply to what was posted."""
-        reply = self._collect(seconds + GRACE)
-        if "lost" in reply.header:
-            raise JobLost(reply.header["lost"])
-        return reply
+        """The reply to what was posted last; those that nobody collected are passed over."""
+        deadline = time.monotonic() + seconds + GRACE
+        while True:
+            reply = self._collect(max(0.0, deadline - time.monotonic()))
+            if "lost" in reply.header:
+                self._lost_job = True  # perhaps after its last reply: there may be one too many
+                raise JobLost(reply.header["lost"])
+            number = reply.header.get("number")
+            if number == self._asked:
+                return reply
+            frames.close(reply.descriptors)
+            if not isinstance(number, int) or number > self._asked:
+                self._fail(f"a reply to request {number} of {self._asked}")
 
     def end_job(self) -> None:
         """The job under way is done."""
@@ -183,9 +199,16 @@ class Lane:
             self.post({"do": "done"})
 
     def restart(self) -> None:
-        """End the zygote and all that is in its jail; start another."""
-        self.close()
-        self._open()
+        """End the zygote and all that is in its jail; start another. LaneLost if none comes up."""
+        for left in reversed(range(STARTS)):
+            self.close()
+            try:
+                self._open()
+            except LaneLost:
+                if not left:
+                    raise
+            else:
+                return
 
     def close(self) -> None:
         """End the zygote and all that is in its jail; nothing of it stays on the host."""
@@ -200,16 +223,6 @@ class Lane:
                 break
             time.sleep(0.01)
         shutil.rmtree(self._mountpoint, ignore_errors=True)
-
-    def _exchange(
-        self,
-        header: dict[str, Any],
-        blobs: Sequence[bytes],
-        descriptors: Sequence[int],
-        seconds: float,
-    ) -> frames.Frame:
-        self.post(header, blobs, descriptors)
-        return self._collect(seconds)
 
     def _collect(self, seconds: float) -> frames.Frame:
         waiting = select.poll()

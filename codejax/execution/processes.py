@@ -21,6 +21,29 @@ def own_pages() -> int:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
+def addresses() -> int:
+    """Bytes of addresses that this process has taken, touched or not; very many without /proc."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 1 << 40
+
+
+def count_of_user() -> int:
+    """Threads of this process's user, all of which count against its limit of processes; a few
+    without /proc.
+    """
+    if not os.path.exists("/proc/self"):
+        return 8
+    count = 0
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.stat(f"/proc/{pid}").st_uid == os.getuid():
+                count += len(os.listdir(f"/proc/{pid}/task"))
+    return count
+
+
 def below() -> list[int]:
     """All processes below this one: children, theirs, and orphans, which come to a subreaper."""
     found = children(os.getpid())

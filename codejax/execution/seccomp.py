@@ -80,6 +80,13 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "clone": (56, 220),
     "socket": (41, 198),
     "ioctl": (16, 29),
+    "prlimit64": (302, 261),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+    "sched_setaffinity": (203, 122),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
 }
 KILLED = (
     *("ptrace", "process_vm_readv", "process_vm_writev", "mount", "umount2", "pivot_root"),
@@ -98,6 +105,15 @@ FORBIDDEN = (
     *("unshare", "perf_event_open", "kcmp", "syslog", "adjtimex", "clock_adjtime"),
     *("name_to_handle_at", "personality", "vhangup"),
 )
+# What a process may do to any of the same user, by the number of its argument that says to whom.
+MEDDLING = {
+    "prlimit64": 0,
+    "setpriority": 1,
+    "ioprio_set": 1,
+    **dict.fromkeys(
+        ("sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr"), 0
+    ),
+}
 ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 X32 = 0x40000000  # the bit of x32's calls, which would pass by other numbers
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEW* of clone(2)
@@ -107,11 +123,13 @@ LOAD, EQUAL, ANY_BIT, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 ALLOW, KILL, FAIL = 0x7FFF0000, 0x80000000, 0x00050000
 
 
-def build_filter(*, may_clone_pid: bool = False) -> bytes:
+def build_filter(*, may_clone_pid: bool = False, shares_user: bool = False) -> bytes:
     """The filter of this machine's architecture.
 
     may_clone_pid: leave clone with CLONE_NEWPID alone, for a zygote that gives each test a pid
-    namespace; the tests themselves get the stricter filter on top.
+    namespace; the tests themselves get the stricter filter on top. shares_user: programs run as
+    the user of their supervisor, whose limits and priority they must not touch; only "0", a process
+    itself, passes then.
     """
     architecture, column = ARCHITECTURES[platform.machine()]
     lines = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
@@ -130,6 +148,8 @@ def build_filter(*, may_clone_pid: bool = False) -> bytes:
     lines += _refuse_flags(CALLS["clone"][column], NEW_NAMESPACES & ~(CLONE_NEWPID * may_clone_pid))
     for request in FAKE_INPUT:
         lines += _refuse_value(CALLS["ioctl"][column], request)
+    for name, argument in MEDDLING.items() if shares_user else ():
+        lines += _refuse_others(CALLS[name][column], argument)
     lines.append((RETURN, 0, 0, ALLOW))
     return b"".join(struct.pack("HBBI", *line) for line in lines)
 
@@ -150,5 +170,15 @@ def _refuse_value(number: int | None, value: int) -> Iterator[tuple[int, int, in
     yield (EQUAL, 0, 4, number)
     yield (LOAD, 0, 0, 24)
     yield (EQUAL, 0, 1, value)
+    yield (RETURN, 0, 0, FAIL | errno.EPERM)
+    yield (LOAD, 0, 0, 0)
+
+
+def _refuse_others(number: int | None, argument: int) -> Iterator[tuple[int, int, int, int]]:
+    """A call fails with EPERM where this argument of it is not 0."""
+    assert number is not None
+    yield (EQUAL, 0, 4, number)
+    yield (LOAD, 0, 0, 16 + 8 * argument)
+    yield (EQUAL, 1, 0, 0)
     yield (RETURN, 0, 0, FAIL | errno.EPERM)
     yield (LOAD, 0, 0, 0)

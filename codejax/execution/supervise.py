@@ -73,7 +73,8 @@ class Confinement:
     uid: its user, or None to stay. ruleset: a landlock ruleset's descriptor, or -1. filter: a
     seccomp program beside the one it inherits. own_pids: a pid namespace for each child. reserves:
     its runtime reserves addresses that it never touches, so they are not bounded. follows_parent:
-    it is killed with its parent, where no pid namespace sees to that.
+    it is killed with its parent, where no pid namespace sees to that. others: processes that count
+    against its limit and are none of its own.
     """
 
     uid: int | None = None
@@ -83,6 +84,7 @@ class Confinement:
     folder: str = "/"
     reserves: bool = False
     follows_parent: bool = False
+    others: int = 0
 
 
 def supervise(
@@ -104,7 +106,7 @@ def supervise(
     ends = [inputs, wired[1] if len(wired) == 2 else pipes[0][1], pipes[1][1]]
     ends += wired if len(wired) == 1 else ()
     ends += [pipes[2][1]] if result else []
-    bounds = _bounds(limits, confinement.reserves)
+    bounds = _bounds(limits, confinement)
     if confinement.uid is not None:  # who opens /dev/stdin needs to own what is there
         for end in ends[:3]:
             os.fchown(end, confinement.uid, confinement.uid)
@@ -229,14 +231,14 @@ SETUP_FAILED = 173
 LOW = 8  # more descriptors than a child has streams and channels
 
 
-def _bounds(limits: Limits, reserves: bool) -> list[tuple[int, tuple[int, int]]]:
+def _bounds(limits: Limits, confinement: Confinement) -> list[tuple[int, tuple[int, int]]]:
     """rlimits of a child: the hard stops behind what the watch measures."""
     found = []
     for name, value in (
         (resource.RLIMIT_CPU, int(limits.cpu) + 2),
-        (resource.RLIMIT_AS, -1 if reserves else limits.memory + SPARE_ADDRESSES),
+        (resource.RLIMIT_AS, -1 if confinement.reserves else limits.memory + SPARE_ADDRESSES),
         (resource.RLIMIT_FSIZE, max(limits.disk, limits.output)),
-        (resource.RLIMIT_NPROC, limits.processes),
+        (resource.RLIMIT_NPROC, limits.processes + confinement.others),
     ):
         hard = resource.getrlimit(name)[1]
         if hard != resource.RLIM_INFINITY:
@@ -286,6 +288,8 @@ class _Watch:
         leftovers, their_cpu = kill_leftovers(self.confinement.uid)
         for index in range(len(self.readers)):
             self._drain(index)
+        if not self.stopped and self._has_flooded():
+            self.stopped = "output"
         streams = [b"".join(parts) for parts in self.parts] + [b""] * (3 - len(self.parts))
         code = os.waitstatus_to_exitcode(status)
         if not self.stopped and -code in (signal.SIGXCPU,):
@@ -317,9 +321,15 @@ class _Watch:
             self._kill()
         return False
 
+    def _has_flooded(self) -> bool:
+        """Whether there was more output, or more by the channel, than may be."""
+        return any(
+            size >= kept for size, kept in zip(self.sizes[::2], self.kept[::2], strict=False)
+        )
+
     def _overdrawn(self) -> str:
         """The first limit that is exceeded, or ""."""
-        if any(size >= kept for size, kept in zip(self.sizes[::2], self.kept[::2], strict=False)):
+        if self._has_flooded():
             return "output"
         passed = time.monotonic() - self.begin
         if passed + self.begin < self.next_look:

@@ -12,6 +12,7 @@ import fcntl
 import gc
 import importlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -24,7 +25,7 @@ from typing import Any, NoReturn
 from codejax.execution import examiner, files, frames, jail, kernel
 from codejax.execution.candidate import Program
 from codejax.execution.limits import Limits
-from codejax.execution.processes import children, kill_leftovers
+from codejax.execution.processes import addresses, children, count_of_user, kill_leftovers
 from codejax.execution.supervise import (
     LOW,
     Confinement,
@@ -35,6 +36,7 @@ from codejax.execution.supervise import (
 )
 
 COMPILE_SECONDS = 10
+COMPILE_MEMORY = 512 << 20
 NO_MORE = 99  # exit code of a job's process: the service has gone
 TRACE_KEPT = 4000
 MAX_MOVES = 1 << 17  # several times the inodes of the box
@@ -110,6 +112,7 @@ def _clean(made: jail.Jail, places: tuple[str, ...]) -> None:
         try:
             names = os.listdir(folder)
         except PermissionError:  # shut by a program that is the same user as we are
+            os.chmod(made.box, 0o755)
             os.chmod(folder, 0o755 if place == "job" else 0o777)
             names = os.listdir(folder)
         if len(names) > len(kept):
@@ -158,10 +161,16 @@ def _serve_job(connection: socket.socket, made: jail.Jail, number: int) -> NoRet
         code = 0
     except (frames.FrameError, ConnectionError):
         pass
+    except _NoProgram:  # the process before this one was lost with it, as the service will hear
+        code = 1
     except BaseException as error:
         os.write(2, f"the process of a job failed: {type(error).__name__}: {error}\n".encode())
         code = 1
     os._exit(code)
+
+
+class _NoProgram(Exception):
+    """A test came before a program."""
 
 
 class _Job:
@@ -170,6 +179,8 @@ class _Job:
     def __init__(self, connection: socket.socket, made: jail.Jail, number: int) -> None:
         self.connection, self.jail = connection, made
         self.tests = number * 7
+        # Without a user of its own a program is counted with us, and perhaps with all of the host.
+        self.others = 0 if made.uids else count_of_user() + 64 * (not made.facts["namespaces"])
         self.program: Program | None = None
         self.prepared = False
         self.dirty = False  # a program has run since the folders were emptied
@@ -177,11 +188,18 @@ class _Job:
 
     def take(self, frame: frames.Frame) -> None:
         """One request, one reply."""
-        reply = getattr(self, f"do_{frame.header['do']}")(frame)
-        frames.send(self.connection, *reply)
+        header, *blobs = getattr(self, f"do_{frame.header['do']}")(frame)
+        frames.send(self.connection, header | {"number": frame.header["number"]}, *blobs)
         if self.dirty:
             _clean(self.jail, WORK)
             self.dirty = False
+
+    @property
+    def compiled(self) -> Program:
+        """The program; _NoProgram before there is one."""
+        if self.program is None:
+            raise _NoProgram
+        return self.program
 
     def confinement(self, compiler: bool = False) -> Confinement:
         self.tests += not self.keeps_user
@@ -193,6 +211,7 @@ class _Job:
             own_pids=self.jail.own_pids,
             folder=f"{self.jail.box}/{'job' if compiler else 'work'}",
             follows_parent=not self.jail.facts["namespaces"],
+            others=self.others,
         )
 
     def write_files(self, frame: frames.Frame) -> None:
@@ -212,8 +231,10 @@ class _Job:
         """Compile the main file; a hostile source may end this process, which is its own."""
         self.write_files(frame)
         path = f"{self.jail.box}/job/{frame.header['main']}"
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, COMPILE_SECONDS)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, COMPILE_SECONDS)
+        unbounded = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (addresses() + COMPILE_MEMORY, unbounded[1]))
         begin = time.process_time()
         try:
             with open(path, "rb") as file:
@@ -226,7 +247,8 @@ class _Job:
             error = ""
         except BaseException as found:
             error = "".join(_syntax(found))[:TRACE_KEPT]
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        resource.setrlimit(resource.RLIMIT_AS, unbounded)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         return ({"error": error, "seconds": time.process_time() - begin},)
 
     def do_compile(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, bytes]]:
@@ -240,19 +262,16 @@ class _Job:
 
     def do_script(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
         """Run the compiled Python program on an input."""
-        assert self.program is not None
-        return self._run(frame, self.program.run_script)
+        return self._run(frame, self.compiled.run_script)
 
     def do_call(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
         """Import the compiled Python program and answer one call, given as a blob."""
-        program, (request,) = self.program, frame.blobs
-        assert program is not None
+        program, (request,) = self.compiled, frame.blobs
         return self._run(frame, lambda: program.answer_one(request), result=True)
 
     def do_answer(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
         """Import the compiled Python program and answer an examiner's calls."""
-        assert self.program is not None
-        return self._run(frame, self.program.answer_calls)
+        return self._run(frame, self.compiled.answer_calls)
 
     def do_examine(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, ...]]:
         """Run test code, which may hold answers, against a candidate at the other end."""
