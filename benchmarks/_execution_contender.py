@@ -9,6 +9,7 @@ the package of that name, where it is installed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import multiprocessing
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 IMPORTS = """
 import sys, math, collections, itertools, functools, heapq, bisect, re, string, random
@@ -87,6 +89,11 @@ def in_pool(number: int) -> bool:
     return out.getvalue() == f"{number + 2}\n"
 
 
+def ask_pool(pool: Any, number: int) -> None:
+    """One test in the pool."""
+    assert pool.apply(in_pool, (number,))
+
+
 def by_evalplus() -> Callable[[int], None]:
     """EvalPlus's own check of one function on one input."""
     from evalplus.eval import PASS, untrusted_check  # pyright: ignore[reportMissingImports]
@@ -103,11 +110,10 @@ def by_evalplus() -> Callable[[int], None]:
 def main(name: str, num_tests: int) -> None:
     """Wait for the word, run the tests one after the other, and say what it took."""
     orders, pool = sys.stdin, None
+    run: Callable[[int], Any]
     if name == "pool":
         pool = multiprocessing.get_context("fork").Pool(1)
-
-        def run(number: int) -> None:
-            assert pool.apply(in_pool, (number,))
+        run = functools.partial(ask_pool, pool)
     else:
         run = {
             "process": lambda: by_process(""),

@@ -109,11 +109,12 @@ def load_tests(path: pathlib.Path) -> tuple[Mode, tuple[Test, ...]]:
         raise ValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{path} holds no list of tests")
+    made: list[tuple[Mode, Test]]
     made = [_row(row, f"{path}, test {number}") for number, row in enumerate(rows, 1)]
-    modes = {mode for mode, _ in made}
-    if len(modes) > 1:
+    mode = made[0][0]
+    if any(other != mode for other, _ in made):
         raise ValueError(f"{path} mixes tests by stdin with tests by args")
-    return modes.pop(), tuple(test for _, test in made)
+    return mode, tuple(test for _, test in made)
 
 
 def _pairs(folder: pathlib.Path) -> tuple[Test, ...]:

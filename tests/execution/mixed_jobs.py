@@ -12,13 +12,22 @@ from codejax.execution.judge import Judge
 from codejax.execution.lane import LaneSettings
 from codejax.execution.languages import Toolbox
 from codejax.execution.limits import MEGABYTE, Limits
-from codejax.execution.protocol import Job, Result, Verdict, assert_test, call_test, stdio_test
+from codejax.execution.protocol import (
+    Job,
+    Mode,
+    Result,
+    Test,
+    Verdict,
+    assert_test,
+    call_test,
+    stdio_test,
+)
 
 V = Verdict
 LIMITS = Limits(cpu=0.4, wall=1.5, memory=128 * MEGABYTE, output=1 << 20)
 SPIN = "import time\nwhile time.process_time() < {}: pass\nprint(3)"
 # weight, verdicts that are true, mode, source, test. `idle` and `busy` use half of their limits.
-KINDS = (
+KINDS: tuple[tuple[int, set[Verdict], Mode, str, Test], ...] = (
     (30, {V.AC}, "stdio", "print(sum(map(int, input().split())))", stdio_test("1 2", "3")),
     (12, {V.WA}, "stdio", "print(4)", stdio_test("1 2", "3")),
     (8, {V.RE}, "stdio", "print(1 // 0)", stdio_test("", "3")),
