@@ -18,25 +18,30 @@ SHOWN = 200  # characters of an answer in a message
 
 def compare_output(wanted: bytes, found: bytes, how: Comparator) -> tuple[Verdict, str]:
     """AC, PE or WA for what a program wrote, and why. `how.kind` is none for values or checkers."""
+    words = wanted.split()
+    # No more pieces than show that there are too many: a flood of words would fill the memory.
+    found_words = found.split(None, len(words))
     if how.kind == "exact":
         right = found.rstrip() == wanted.rstrip()
-    elif how.kind == "lines":
-        right = _lines(found) == _lines(wanted)
-    elif how.kind == "unordered":
-        right = collections.Counter(_lines(found)) == collections.Counter(_lines(wanted))
+    elif how.kind in ("lines", "unordered"):
+        lines = _lines(wanted)
+        found_lines = _lines(found, len(lines))
+        right = lines == found_lines
+        if how.kind == "unordered":
+            right = collections.Counter(lines) == collections.Counter(found_lines)
     elif how.kind == "floats":
-        right = _equal_words(wanted.split(), found.split(), how)
+        right = _equal_words(words, found_words, how)
     else:
-        right = found.split() == wanted.split()
+        right = found_words == words
     if right:
         return Verdict.AC, ""
-    if found.split() == wanted.split():
+    if found_words == words:
         return Verdict.PE, "right but for white space"
-    return Verdict.WA, _difference(wanted.split(), found.split())
+    return Verdict.WA, _difference(words, found_words)
 
 
-def _lines(text: bytes) -> list[bytes]:
-    return [line.rstrip() for line in text.rstrip().split(b"\n")]
+def _lines(text: bytes, most: int = -1) -> list[bytes]:
+    return [line.rstrip() for line in text.rstrip().split(b"\n", most)]
 
 
 def _equal_words(wanted: list[bytes], found: list[bytes], how: Comparator) -> bool:
@@ -67,11 +72,12 @@ def _difference(wanted: list[bytes], found: list[bytes]) -> str:
     for position, (a, b) in enumerate(zip(wanted, found, strict=False)):
         if a != b:
             return f"word {position + 1} is {_show(b)}, wanted {_show(a)}"
-    return f"{len(found)} words, wanted {len(wanted)}"
+    count = f"more than {len(wanted)}" if len(found) > len(wanted) else f"{len(found)}"
+    return f"{count} words, wanted {len(wanted)}"
 
 
 def _show(word: bytes) -> str:
-    return repr(word.decode(errors="replace")[:SHOWN])
+    return repr(word[: 4 * SHOWN].decode(errors="replace")[:SHOWN])
 
 
 def compare_values(wanted: Any, found: Any, how: Comparator) -> tuple[Verdict, str]:

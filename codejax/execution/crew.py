@@ -25,6 +25,7 @@ from codejax.execution.remote import Remote, State
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 10.0
+LINGER = 0.03  # seconds for what grpc still has to tell a loop; it complains of a closed one
 
 
 class Closed(RuntimeError):
@@ -95,6 +96,7 @@ class Crew:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._broken.cancel()
+        await asyncio.sleep(LINGER)
 
     async def _tick(self) -> None:
         while True:

@@ -67,7 +67,7 @@ def _asserts(source: bytes, entry: bytes) -> dict[str, Any]:
     """Test code as HumanEval (`def check(candidate)`) and MBPP (bare asserts) write it."""
     code = _compile(source, "test.py")
     wire = _Wire()
-    name = entry.decode()
+    name = wire.entry = entry.decode()
     space = _Namespace(wire, name, source)
     if name:
         space["candidate"] = Remote(wire, name=name)
@@ -126,6 +126,7 @@ def _interactor(source: bytes, given: bytes) -> dict[str, Any]:
     """A script that talks to the candidate by standard input and output; exit code 0 accepts it."""
     space: dict[str, Any] = {"__name__": "__main__", "INPUT": given.decode()}
     code = _compile(source, "interactor.py")
+    os.write(CHANNEL, MET)
     try:
         exec(code, space)
         sys.stdout.flush()
@@ -166,6 +167,7 @@ class _Wire:
     """Requests to the candidate, one at a time."""
 
     def __init__(self) -> None:
+        self.entry = ""
         self.loaded = False
         self.used = False
         self.gone = False
@@ -276,7 +278,8 @@ class Remote:
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         if self._name:
             found = self._wire.ask("call", self._name, list(arguments), keywords)
-            if isinstance(found, Remote) and found._handle.type != self._name:
+            made = isinstance(found, Remote) and found._handle.type == self._name
+            if isinstance(found, Remote) and not (made and self._name != self._wire.entry):
                 object.__setattr__(found, "_answers", True)
             return found
         return self._wire.ask("invoke", self, list(arguments), keywords)

@@ -1,8 +1,9 @@
 """How well a worker's programs are confined: a level from what the kernel granted.
 
-4: in gVisor or a microVM, whatever the jail within adds. 3: namespaces, a read-only root, users of
-their own, seccomp, landlock and a control group. 2: a user namespace, seccomp, landlock and
-rlimits; or level 3 with something missing. 1: seccomp and landlock without namespaces. 0: rlimits.
+4: in gVisor or a microVM, if something within keeps programs from the worker beside them, which
+knows the answers. 3: namespaces, a read-only root, users of their own, seccomp, landlock and a
+control group. 2: a user namespace, seccomp, landlock and rlimits; or level 3 with something
+missing. 1: seccomp and landlock without namespaces. 0: rlimits.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -49,7 +50,8 @@ def assess(facts: Mapping[str, Any], cgroup: str) -> Isolation:
     else:
         level = 0
     outer = outer_sandbox()
-    if outer:
+    apart = granted["namespaces"] or granted["own users"] or granted["landlock"]
+    if outer and granted["seccomp"] and apart:  # otherwise a program reads the worker's memory
         return Isolation(4, (outer, *features), tuple(missing))
     return Isolation(level, tuple(features), tuple(missing))
 

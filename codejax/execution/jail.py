@@ -41,6 +41,7 @@ FILES = {
 }
 Namespaces = Literal["best", "user", "none"]
 PLACES = ("job", "work", "tmp", "shm", "home")  # folders of the box
+OPEN = 0o1777  # the mode of all but the first
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def enter(settings: Settings) -> Jail:
         os.chmod(box, 0o755)
     for place in PLACES:
         os.makedirs(f"{box}/{place}", exist_ok=True)
-        os.chmod(f"{box}/{place}", 0o755 if place == "job" else 0o777)
+        os.chmod(f"{box}/{place}", 0o755 if place == "job" else OPEN)
     uids = None
     if kind != "user" and _may_change_user(settings.first_uid, refused):
         uids = range(settings.first_uid, settings.first_uid + settings.num_uids)

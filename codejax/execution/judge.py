@@ -70,7 +70,7 @@ class Judge:
             job=job.id,
             verdict=overall(results),
             tests=results,
-            message=message,
+            message=_encodable(message),
             isolation=self.isolation.level,
             toolchain=self.toolbox.fingerprint,
             policy_version=job.policy_version,
@@ -377,8 +377,13 @@ def test_result(
         digest=hashlib.sha256(blobs[0]).hexdigest(),
         stdout=excerpt(blobs[0]),
         stderr=excerpt(blobs[1]),
-        message=message,
+        message=_encodable(message),
     )
+
+
+def _encodable(text: str) -> str:
+    """A program's words may hold surrogates, which no encoding writes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def excerpt(data: bytes) -> str:

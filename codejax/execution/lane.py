@@ -140,6 +140,7 @@ class Lane:
             self.restart()
         self.jobs += 1
         self.fresh_jobs += 1
+        self.ran_out_of_memory()  # what a job before this one did is none of its doing
         self.bound(limits)
 
     def bound(self, limits: Limits) -> None:

@@ -26,7 +26,7 @@ class Limits:
     def check(self) -> None:
         """ValueError for a bound that nothing could keep."""
         least = {"cpu": 0.01, "wall": 0.01, "memory": MEGABYTE, "output": 1, "disk": 4096}
-        least |= {"processes": 1, "descriptors": 8}
+        least |= {"processes": 1, "descriptors": 32}
         most = {"cpu": 3600.0, "wall": 7200.0, "memory": 64 << 30, "output": 256 * MEGABYTE}
         most |= {"disk": 64 << 30, "processes": 4096, "descriptors": 65536}
         for name, low in least.items():

@@ -28,6 +28,7 @@ from codejax.execution.protocol import Job, Verdict
 
 log = logging.getLogger(__name__)
 
+HIDDEN = (grpc.StatusCode.INTERNAL, "Internal error from Core")
 TRUST = 3  # INFRA answers in a row, after which a worker is left alone
 
 
@@ -102,6 +103,7 @@ class Remote:
         self._stop = asyncio.Event()
         self._call: Any = None
         self._doubt: Exception | None = None
+        self._hidden = 0  # statuses in a row that grpc hid
 
     @property
     def room(self) -> int:
@@ -154,7 +156,7 @@ class Remote:
                 reason, begun = str(error), True
                 pause = self._set_aside(reason)
             except grpc.aio.AioRpcError as error:
-                reason, begun = describe(error), not _is_clean(error)
+                reason, begun = describe(error), not self._is_clean(error)
                 if _is_unwelcome(error):
                     pause = self._set_aside(reason)
                 elif begun:
@@ -313,8 +315,20 @@ class Remote:
         elif verdict is Verdict.OVERLOADED:
             self.window = max(1.0, self.window / 2)
         else:
-            self.failures = 0
+            self.failures = self._hidden = 0
             self.window = min(float(self._most), self.window + 1)
+
+    def _is_clean(self, error: grpc.aio.AioRpcError) -> bool:
+        """Whether the worker itself said that what has no answer did not begin.
+
+        Where a stream ends as we write to it, grpc hides what was said. Once, that is taken for
+        clean: it mostly is. Twice in a row may be the doing of a job.
+        """
+        if (error.code(), error.details()) != HIDDEN:
+            self._hidden = 0
+            return wire.NOT_BEGUN[0] in [tuple(pair) for pair in error.trailing_metadata() or ()]
+        self._hidden += 1
+        return self._hidden < 2
 
     def pardon(self) -> None:
         """A job that failed here failed elsewhere too."""
@@ -349,12 +363,6 @@ def describe(error: grpc.aio.AioRpcError) -> str:
     """A status as a line."""
     details = (error.details() or "").strip().partition("\n")[0][:300]
     return f"{error.code().name}: {details}"
-
-
-def _is_clean(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the worker itself said that what has no answer did not begin."""
-    marks = [(name, value) for name, value in error.trailing_metadata() or ()]
-    return wire.NOT_BEGUN[0] in marks
 
 
 def _is_unwelcome(error: grpc.aio.AioRpcError) -> bool:

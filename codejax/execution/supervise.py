@@ -74,7 +74,8 @@ class Confinement:
     seccomp program beside the one it inherits. own_pids: a pid namespace for each child. reserves:
     its runtime reserves addresses that it never touches, so they are not bounded. follows_parent:
     it is killed with its parent, where no pid namespace sees to that. others: processes that count
-    against its limit and are none of its own.
+    against its limit and are none of its own. score: a descriptor of this process's own
+    oom_score_adj, or -1.
     """
 
     uid: int | None = None
@@ -85,6 +86,7 @@ class Confinement:
     reserves: bool = False
     follows_parent: bool = False
     others: int = 0
+    score: int = -1
 
 
 def supervise(
@@ -112,9 +114,11 @@ def supervise(
             os.fchown(end, confinement.uid, confinement.uid)
     entered = mmap.mmap(-1, 1)  # shared with the child until it runs what is not trusted
     begin = time.monotonic()
+    _offer(confinement.score, FIRST)  # where memory runs out, it goes, and we stay
     pid = kernel.fork_into_pid_namespace() if confinement.own_pids else kernel.fork()
     if pid == 0:
         _enter(run, ends, bounds, confinement, entered)
+    _offer(confinement.score, LATER)
     os.close(inputs)
     for _, written in pipes:
         os.close(written)
@@ -143,18 +147,26 @@ def reserve_low_descriptors() -> None:
         os.close(null)
 
 
+def _offer(score: int, value: bytes) -> None:
+    """Say how gladly the kernel may end this process, and those it forks now, for their memory."""
+    if score >= 0:
+        os.write(score, value)
+
+
+def open_score() -> int:
+    """A descriptor for `Confinement.score`."""
+    try:
+        return os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
 def prepare(confinement: Confinement, limits: Limits) -> None:
     """What all children of a job's process inherit from it, done once: a fork copies what it
     touches, page by page, so that each line less in the child is time.
     """
     os.chdir(confinement.folder)
     os.umask(0o022)
-    try:
-        file = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-        os.write(file, b"500")  # where memory runs out, we and ours go, and the zygote stays
-        os.close(file)
-    except OSError:
-        pass
     for name, value in (
         (resource.RLIMIT_NOFILE, limits.descriptors),
         (resource.RLIMIT_CORE, 0),
@@ -228,6 +240,7 @@ def _enter(
 
 
 SETUP_FAILED = 173
+FIRST, LATER = b"1000", b"500"  # of oom_score_adj: a program's, and ours; a zygote keeps its 0
 LOW = 8  # more descriptors than a child has streams and channels
 
 
@@ -345,6 +358,7 @@ class _Watch:
             return "cpu"
         if memory > self.limits.memory and proportional(memory) > self.limits.memory:
             return "memory"
+        self.next_look += 4 * (time.monotonic() - self.begin - passed)  # at many processes, rarely
         if passed > self.limits.wall:
             self.waited = run_queue_delay()
             if passed - self.waited > self.limits.wall or passed > STARVED * self.limits.wall:

@@ -28,7 +28,7 @@ from grpc_reflection.v1alpha import reflection
 from codejax import __version__
 from codejax.execution import execution_pb2 as pb
 from codejax.execution import execution_pb2_grpc as pb_grpc
-from codejax.execution import wire
+from codejax.execution import kernel, wire
 from codejax.execution.access import Access, check_address, is_local
 from codejax.execution.capabilities import Capabilities
 from codejax.execution.metrics import Metrics
@@ -302,15 +302,20 @@ class Worker:
 
 
 def serve(settings: WorkerSettings, announce: Callable[[str], None]) -> int:
-    """Run a worker in this process until it is told to end; the exit code."""
+    """Run a worker in this process until it is told to end; the exit code.
+
+    The process keeps its memory, with tokens and expected outputs, from others of its user.
+    """
+    kernel.control(kernel.PR_SET_DUMPABLE, 0)
     return Worker(settings).run(announce)
 
 
 def _real_judges() -> tuple[Callable[[int], Judging], dict[str, str], str]:
     from codejax.execution.judge import Judge
-    from codejax.execution.lane import LaneSettings
+    from codejax.execution.lane import LaneSettings, remove_stale
     from codejax.execution.languages import find_toolbox
 
+    remove_stale()
     toolbox = find_toolbox()
     settings = LaneSettings(readable=toolbox.readable)
     return lambda number: Judge(number, settings, toolbox), toolbox.report(), toolbox.fingerprint

@@ -8,6 +8,7 @@ source does to a compiler ends with it. In the socket: frames of `lane.py`. One 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import importlib
@@ -25,11 +26,18 @@ from typing import Any, NoReturn
 from codejax.execution import examiner, files, frames, jail, kernel
 from codejax.execution.candidate import Program
 from codejax.execution.limits import Limits
-from codejax.execution.processes import addresses, children, count_of_user, kill_leftovers
+from codejax.execution.processes import (
+    addresses,
+    children,
+    count_of_user,
+    kill_all,
+    kill_leftovers,
+)
 from codejax.execution.supervise import (
     LOW,
     Confinement,
     Outcome,
+    open_score,
     prepare,
     reserve_low_descriptors,
     supervise,
@@ -61,6 +69,8 @@ def main(descriptor: int) -> None:
     except OSError as error:
         frames.send(connection, {"broken": f"the jail could not be built: {error}"})
         return
+    if not made.facts["namespaces"]:  # else we are the first process, to which all orphans come
+        kernel.control(kernel.PR_SET_CHILD_SUBREAPER, 1)
     sys.path[:] = [path for path in sys.path if path] + list(settings.python_path)
     for name in settings.preload:
         try:
@@ -96,12 +106,12 @@ def _run_job(connection: socket.socket, made: jail.Jail, number: int) -> bool:
 
 def _end_orphans(made: jail.Jail) -> None:
     """What a lost job's process left to us; Unkillable ends this zygote, and all with it."""
-    if made.uids is None:
-        kill_leftovers(None)
-        return
-    for uid in made.uids:
-        if children(os.getpid()):
-            kill_leftovers(uid)
+    for pid in children(os.getpid()):
+        with contextlib.suppress(FileNotFoundError):
+            owner = os.stat(f"/proc/{pid}").st_uid
+            if made.uids and owner in made.uids:
+                kill_all(owner)  # at once, while they may be forking
+    kill_leftovers(None)
 
 
 def _clean(made: jail.Jail, places: tuple[str, ...]) -> None:
@@ -113,8 +123,10 @@ def _clean(made: jail.Jail, places: tuple[str, ...]) -> None:
             names = os.listdir(folder)
         except PermissionError:  # shut by a program that is the same user as we are
             os.chmod(made.box, 0o755)
-            os.chmod(folder, 0o755 if place == "job" else 0o777)
+            os.chmod(folder, 0o755 if place == "job" else jail.OPEN)
             names = os.listdir(folder)
+        if not kept <= set(names):
+            raise RuntimeError("a program has moved what others are to read")
         if len(names) > len(kept):
             _empty(folder, kept)
 
@@ -182,6 +194,7 @@ class _Job:
         # Without a user of its own a program is counted with us, and perhaps with all of the host.
         self.others = 0 if made.uids else count_of_user() + 64 * (not made.facts["namespaces"])
         self.program: Program | None = None
+        self.score = open_score()
         self.prepared = False
         self.dirty = False  # a program has run since the folders were emptied
         self.keeps_user = False  # one user for all commands of a session
@@ -212,6 +225,7 @@ class _Job:
             folder=f"{self.jail.box}/{'job' if compiler else 'work'}",
             follows_parent=not self.jail.facts["namespaces"],
             others=self.others,
+            score=self.score,
         )
 
     def write_files(self, frame: frames.Frame) -> None:

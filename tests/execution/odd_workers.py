@@ -41,7 +41,7 @@ def accepted(job: pb.Job) -> pb.Result:
     return wire.result_message(wire.Answer(job.number, result))
 
 
-def changed(**fields: Any) -> Reply:
+def changed(**fields: Any) -> Callable[[pb.Job], pb.Result]:
     """An honest answer but for some fields."""
 
     def reply(job: pb.Job) -> pb.Result:

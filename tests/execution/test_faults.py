@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import random
 import signal
 import threading
@@ -71,6 +72,48 @@ def test_killed_at_random_moments(mode):
             killer.join()
         kill_one(judge.lane, random.Random(0))
         assert verdict(judge, SUM) is V.AC
+
+
+@pytest.mark.parametrize("namespaces", ["best", "user", "none"])
+def test_what_a_lost_job_leaves_behind_is_ended(namespaces):
+    """A daemon of a program whose job's process is killed; no namespace ends it at level 1."""
+    mark = f"3{os.getpid()}.5"
+    daemon = f"""
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execv("/bin/sleep", ["sleep", "{mark}"])
+    os._exit(0)
+time.sleep(8)
+"""
+    with judge_with(namespaces=namespaces) as judge:
+
+        def kill() -> None:
+            while not running(mark):
+                time.sleep(0.05)
+            zygote = judge.lane.pid if namespaces == "none" else children(judge.lane.pid)[0]
+            os.kill(children(zygote)[0], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        ask(judge, daemon, limits=Limits(wall=2.0))
+        killer.join()
+        assert verdict(judge, SUM) is V.AC
+        assert not running(mark)
+    assert not running(mark)
+
+
+def running(mark: str) -> list[str]:
+    """The processes with this word in their command line, and no other."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if (path / "cmdline").read_bytes() == f"sleep\0{mark}\0".encode():
+                found.append(path.name)
+        except OSError:
+            continue
+    return found
 
 
 def test_a_hanging_zygote_is_replaced(monkeypatch):

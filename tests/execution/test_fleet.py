@@ -5,73 +5,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import os
 import signal
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fleets import AC, INFRA, PATIENT, QUICK, check_all, jobs_and_verdicts, later, static
 from odd_workers import (
     TOLD,
     Network,
-    Reply,
     accepted,
-    against_its_tests,
     changed,
     odd_worker,
     until,
-    without_tests,
 )
 from scripted import processes, program, running
 
 from codejax.execution import execution_pb2 as pb
-from codejax.execution import pressure, wire
+from codejax.execution import pressure
 from codejax.execution.access import Access
-from codejax.execution.capabilities import Capabilities
-from codejax.execution.client import Fleet, FleetSettings, NoWorkers
-from codejax.execution.protocol import Job, Result, Verdict
-
-QUICK = FleetSettings(
-    patience=1.0, first_pause=0.05, last_pause=0.5, backoff=0.02, resolve_every=0.05, keepalive=1.0
-)
-PATIENT = dataclasses.replace(QUICK, patience=20.0)
-AC, WA, INFRA = Verdict.AC, Verdict.WA, Verdict.INFRA
-
-
-def jobs_and_verdicts(count: int, seconds: float = 0.0) -> tuple[list[Job], list[Verdict]]:
-    """Jobs of this length, and what they are worth."""
-    jobs = [program(f"note {n} sleep {seconds} {'wrong' if n % 3 else 'ok'}") for n in range(count)]
-    return jobs, [WA if n % 3 else AC for n in range(count)]
-
-
-def static(*addresses: str) -> str:
-    """The address of a fleet of these."""
-    return f"static:{','.join(addresses)}"
-
-
-def check_all(fleet: Fleet, count: int, seconds: float = 0.0) -> list[Result]:
-    """Judge so many jobs; each gets its own result."""
-    jobs, wanted = jobs_and_verdicts(count, seconds)
-    results = fleet.judge(jobs)
-    assert [result.verdict for result in results] == wanted
-    assert [result.job for result in results] == [job.id for job in jobs]
-    return results
-
-
-@contextlib.contextmanager
-def later(seconds: float, act: Callable[[], object]) -> Iterator[None]:
-    """Do something while the `with` statement is under way, and wait for it."""
-    timer = threading.Timer(seconds, act)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.join()
+from codejax.execution.client import Fleet, NoWorkers
+from codejax.execution.protocol import Verdict
 
 
 def test_work_is_shared_by_lanes():
@@ -296,67 +254,6 @@ def test_too_slow_by_the_clock_is_asked_once_more_where_the_host_was_overloaded(
         asked = Counter(first.counts) + Counter(second.counts)
         assert set(asked.values()) == {1 + overloaded}
         assert set(first.counts.values()) | set(second.counts.values()) == {1}  # elsewhere
-
-
-@pytest.mark.parametrize(
-    ("reply", "told", "says"),
-    [
-        (accepted, dataclasses.replace(TOLD, protocol=2), "speaks protocol 2"),
-        (accepted, b"\x08\xff", "what it says of itself cannot be read"),
-        (changed(job="0" * 64), TOLD, "it is of job '0000000000000000'"),
-        (changed(verdict=99), TOLD, "verdict 99 is unknown"),
-        (changed(number=77), TOLD, "answered a job 77 that it was not given"),
-        (changed(seconds=float("nan")), TOLD, "nan where a number is wanted"),
-        (without_tests, TOLD, "0 tests, asked were 1"),
-        (against_its_tests, TOLD, "AC, against its tests"),
-        (lambda job: b"\xff\xff", TOLD, "sent what is no result"),
-    ],
-)
-def test_a_worker_that_makes_no_sense_is_set_aside(
-    reply: Reply, told: Capabilities | bytes, says: str, caplog: pytest.LogCaptureFixture
-):
-    caplog.set_level(logging.WARNING)
-    with odd_worker(reply, told) as odd:
-        hasty = dataclasses.replace(QUICK, patience=0.3)
-        with Fleet(static(odd.address), settings=hasty) as fleet:
-            with pytest.raises(NoWorkers, match=says):
-                fleet.judge([program("ok")])
-            assert len(odd.jobs) <= 1
-        with running() as made, Fleet(static(odd.address, made.address), settings=QUICK) as fleet:
-            check_all(fleet, 20)
-            assert [worker.worker for worker in fleet.workers()] == [made.worker.name]
-
-
-@pytest.mark.parametrize("reply", [without_tests, against_its_tests])
-def test_a_worker_that_makes_no_sense_mutant(reply: Reply, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(wire, "contradiction", lambda job, result: "")
-    with odd_worker(reply) as odd, Fleet(static(odd.address), settings=QUICK) as fleet:
-        assert fleet.judge([program("wrong")])[0].verdict is AC  # invented
-
-
-def test_an_honest_stand_in_is_believed():
-    with odd_worker(accepted) as odd, Fleet(static(odd.address), settings=QUICK) as fleet:
-        assert [r.verdict for r in fleet.judge([program("ok"), program("wrong")])] == [AC, AC]
-
-
-def test_a_worker_that_never_answers_is_given_up():
-    settings = dataclasses.replace(PATIENT, hang_after=0.3, hedge_after=60.0)
-    job = program("ok")
-    quick = dataclasses.replace(job, limits=dataclasses.replace(job.limits, wall=0.1))
-    with odd_worker(lambda job: None) as odd, running() as made:
-        with Fleet(static(odd.address, made.address), settings=settings) as fleet:
-            until(lambda: len(fleet.workers()) == 2)
-            jobs = [dataclasses.replace(quick, source=f"note {n} ok") for n in range(8)]
-            assert [result.verdict for result in fleet.judge(jobs)] == [AC] * 8
-            assert odd.jobs
-
-
-def test_a_stream_that_ends_without_a_reason_loses_nothing():
-    with odd_worker(accepted, leave_after=3) as odd, running() as made:
-        with Fleet(static(odd.address, made.address), settings=PATIENT) as fleet:
-            until(lambda: len(fleet.workers()) == 2)
-            jobs = [program(f"note {n} ok") for n in range(40)]
-            assert [result.verdict for result in fleet.judge(jobs)] == [AC] * 40
 
 
 def test_a_language_that_nobody_has():

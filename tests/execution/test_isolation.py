@@ -127,6 +127,17 @@ def test_levels_from_facts():
     assert {"landlock", "cgroup"} <= set(lacking.missing)
 
 
+def test_an_outer_sandbox_alone_does_not_guard_the_answers(monkeypatch):
+    """gVisor keeps programs from the host; from the worker beside them only the jail does."""
+    monkeypatch.setenv(isolation.OUTER, "microVM")
+    bare = {"namespaces": "", "own_uids": False, "seccomp": True, "landlock": 0, "refused": []}
+    assert isolation.assess(bare, "").level == 0
+    for guard in ({"namespaces": "user"}, {"own_uids": True}, {"landlock": 1}):
+        assert isolation.assess(bare | guard, "").level == 4
+        assert isolation.assess(bare | guard | {"seccomp": False}, "").level == 0
+    assert isolation.assess(bare | {"own_uids": True}, "").features[0] == "microVM"
+
+
 def test_nothing_is_left_behind():
     with judge_with() as judge:
         verdict(judge, "import os\nopen('left', 'w')\nif os.fork() == 0:\n    while True: pass")
