@@ -88,11 +88,11 @@ def test_as_an_ordinary_user():
     """By an interpreter that such a user may run; without one, as the user that we are."""
     python = next((path for path in ("/usr/bin/python3", sys.executable) if shutil.which(path)), "")
     if os.geteuid() != 0 or python != "/usr/bin/python3":
-        pytest.skip("wants root, to become someone else, and an interpreter of the system's")
+        pytest.skip("needs root, to become someone else, and an interpreter of the system's")
     code = USER.format(root=str(ROOT), source=SUM)
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     if "ModuleNotFoundError" in done.stderr:
-        pytest.skip("the checkout is not readable by an ordinary user")
+        pytest.skip("needs a checkout that an ordinary user may read")
     level, *verdicts = done.stdout.split()
     assert int(level) in (1, 2), done
     assert verdicts == ["AC", "WA"]

@@ -18,7 +18,7 @@ from codejax.execution.protocol import Job, Verdict, assert_test
 
 FOLDER = os.environ.get("CODEJAX_BENCHMARKS", "")
 LIMITS = Limits(cpu=10.0, wall=30.0)
-here = pytest.mark.skipif(not FOLDER, reason="CODEJAX_BENCHMARKS names no folder")
+here = pytest.mark.skipif(not FOLDER, reason="needs the benchmark files")
 
 
 class Gut(ast.NodeTransformer):
