@@ -227,7 +227,7 @@ PROGRAMS += [
         """),
         WA,
     ),
-    function("a-text-of-80-megabytes", "def solve(n): return 'a' * (80 << 20)\n", limits=ROOM),
+    function("a-text-of-66-megabytes", "def solve(n): return 'a' * (66 << 20)\n", limits=ROOM),
     function(
         "nested-without-end",
         "def solve(n):\n    item = []\n"

@@ -22,7 +22,7 @@ from programs import (
 from codejax.execution.limits import MEGABYTE
 from codejax.execution.protocol import Comparator, Test
 
-BRIEF = Limits(cpu=0.5, wall=0.7, memory=192 * MEGABYTE, output=8 * MEGABYTE)
+BRIEF = Limits(cpu=0.4, wall=0.5, memory=192 * MEGABYTE, output=8 * MEGABYTE)
 CHECKER = clean("""
 def check(given, output, wanted):
     n = int(given)

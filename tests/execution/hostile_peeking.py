@@ -211,7 +211,7 @@ SEARCHES = {
         def search():
             found, blocks = "", []
             for size in (24, 48, 64, 96, 128, 256, 512, 1024, 4096, 65536, 1 << 20):
-                for _ in range(64):
+                for _ in range(12):
                     block = ctypes.CDLL(None).malloc
                     block.restype = ctypes.c_void_p
                     place = block(ctypes.c_size_t(size))
