@@ -172,6 +172,7 @@ def _build_root(settings: Settings, refused: list[str]) -> bool:
     kernel.mount(f"{root}/box/tmp", f"{root}/tmp", None, kernel.MS_BIND)
     for path in (*SYSTEM, *settings.readable):
         _show(path, root)
+    _shut_ways(root)
     os.makedirs(f"{root}/etc", exist_ok=True)
     for name, text in FILES.items():
         with open(f"{root}/etc/{name}", "w") as file:
@@ -202,6 +203,17 @@ def _show(path: str, root: str) -> None:
         open(target, "x").close()
     kernel.mount(path, target, None, kernel.MS_BIND)
     _remount_read_only(target)
+
+
+def _shut_ways(root: str) -> None:
+    """Folders of the box's tmp that lead to what is shown take no files, from either side: a
+    program may be the user that they belong to.
+    """
+    for name in os.listdir(f"{root}/tmp"):
+        for way in (f"{root}/tmp/{name}", f"{root}/box/tmp/{name}"):
+            if os.path.isdir(way) and not os.path.ismount(way):
+                kernel.mount(way, way, None, kernel.MS_BIND | kernel.MS_REC)
+                _remount_read_only(way)
 
 
 def _remount_read_only(target: str) -> None:

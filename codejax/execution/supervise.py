@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import mmap
 import os
 import resource
 import select
@@ -75,7 +74,8 @@ class Confinement:
     its runtime reserves addresses that it never touches, so they are not bounded. follows_parent:
     it is killed with its parent, where no pid namespace sees to that. others: processes that count
     against its limit and are none of its own. score: a descriptor of this process's own
-    oom_score_adj, or -1.
+    oom_score_adj, or -1. complaints: a pipe that a child holds until it runs what is not trusted,
+    to say that it got no further; both of its ends are ours.
     """
 
     uid: int | None = None
@@ -87,6 +87,7 @@ class Confinement:
     follows_parent: bool = False
     others: int = 0
     score: int = -1
+    complaints: tuple[int, int] = (-1, -1)
 
 
 def supervise(
@@ -112,12 +113,11 @@ def supervise(
     if confinement.uid is not None:  # who opens /dev/stdin needs to own what is there
         for end in ends[:3]:
             os.fchown(end, confinement.uid, confinement.uid)
-    entered = mmap.mmap(-1, 1)  # shared with the child until it runs what is not trusted
     begin = time.monotonic()
     _offer(confinement.score, FIRST)  # where memory runs out, it goes, and we stay
     pid = kernel.fork_into_pid_namespace() if confinement.own_pids else kernel.fork()
     if pid == 0:
-        _enter(run, ends, bounds, confinement, entered)
+        _enter(run, ends, bounds, confinement)
     _offer(confinement.score, LATER)
     os.close(inputs)
     for _, written in pipes:
@@ -127,10 +127,9 @@ def supervise(
     readers = [read for read, _ in pipes]
     try:
         outcome = _Watch(pid, readers, limits, confinement, begin).finish()
-        outcome.entered = entered[0] == 1
+        outcome.entered = outcome.code != SETUP_FAILED or not _complained(confinement)
         return outcome
     finally:
-        entered.close()
         for reader in readers:
             os.close(reader)
 
@@ -145,6 +144,13 @@ def reserve_low_descriptors() -> None:
             os.dup2(null, number, inheritable=False)
     if null >= LOW:
         os.close(null)
+
+
+def _complained(confinement: Confinement) -> bool:
+    try:
+        return bool(os.read(confinement.complaints[0], 1))
+    except OSError:
+        return False
 
 
 def _offer(score: int, value: bytes) -> None:
@@ -203,19 +209,18 @@ def _enter(
     ends: list[int],
     bounds: list[tuple[int, tuple[int, int]]],
     confinement: Confinement,
-    entered: mmap.mmap,
 ) -> NoReturn:
     """In the child: nothing of the parent's stays within reach; then `run`."""
     try:
         os.setsid()
         for number, end in enumerate(ends):
             os.dup2(end, number)
-        ruleset = confinement.ruleset
-        if ruleset < 0:
-            os.closerange(len(ends), 1 << 20)
-        else:
-            os.closerange(len(ends), ruleset)
-            os.closerange(ruleset + 1, 1 << 20)
+        ruleset, complaint = confinement.ruleset, confinement.complaints[1]
+        first = len(ends)
+        for kept in sorted(number for number in (ruleset, complaint) if number >= 0):
+            os.closerange(first, kept)
+            first = kept + 1
+        os.closerange(first, 1 << 20)
         for name, value in bounds:
             resource.setrlimit(name, value)
         uid = confinement.uid
@@ -230,9 +235,11 @@ def _enter(
             os.close(ruleset)
         if confinement.filter is not None:
             kernel.install_filter(confinement.filter)
-        entered[0] = 1
-        entered.close()
+        if complaint >= 0:
+            os.close(complaint)
     except BaseException as error:
+        if confinement.complaints[1] >= 0:
+            os.write(confinement.complaints[1], b"!")
         os.write(2, f"the sandbox could not be entered: {error}".encode())
         os._exit(SETUP_FAILED)
     run()

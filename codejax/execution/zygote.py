@@ -195,6 +195,7 @@ class _Job:
         self.others = 0 if made.uids else count_of_user() + 64 * (not made.facts["namespaces"])
         self.program: Program | None = None
         self.score = open_score()
+        self.complaints = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.prepared = False
         self.dirty = False  # a program has run since the folders were emptied
         self.keeps_user = False  # one user for all commands of a session
@@ -226,6 +227,7 @@ class _Job:
             follows_parent=not self.jail.facts["namespaces"],
             others=self.others,
             score=self.score,
+            complaints=self.complaints,
         )
 
     def write_files(self, frame: frames.Frame) -> None:

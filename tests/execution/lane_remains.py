@@ -8,14 +8,19 @@ import pathlib
 import tempfile
 import time
 
+from codejax.execution.lane import FIRST_UID
+
+PLACES = ("/", "/etc", "/usr", "/root", "/run", "/tmp", "/dev/shm", "/var/tmp")
+MOMENT = 3.0  # seconds
+
 
 def remains() -> dict[str, list[str]]:
     """What of this process's lanes is on the host, by kind; a kind with nothing is left out."""
     temporary = pathlib.Path(tempfile.gettempdir())
-    places = [temporary, *map(pathlib.Path, ("/", "/etc", "/usr", "/root", "/dev/shm", "/var/tmp"))]
+    places = [temporary, *map(pathlib.Path, PLACES)]
     groups = f"codejax-{os.getpid()}-"
     found = {
-        "processes": descendants(os.getpid()),
+        "processes": [*descendants(os.getpid()), *programs()],
         "mounts": [line for line in _lines("/proc/self/mountinfo") if "codejax-lane" in line],
         "groups": [
             os.path.join(folder, name)
@@ -29,12 +34,18 @@ def remains() -> dict[str, list[str]]:
     return {kind: things for kind, things in found.items() if things}
 
 
-def remains_soon(seconds: float = 3.0) -> dict[str, list[str]]:
-    """`remains`, after what is just ending has had a moment to end."""
-    deadline = time.monotonic() + seconds
-    while (found := remains()) and time.monotonic() < deadline:
+def remains_soon(before: dict[str, list[str]]) -> dict[str, list[str]]:
+    """What there is that was not there before, once what is just ending has had time to end."""
+    deadline = time.monotonic() + MOMENT
+    while True:
+        now = {
+            kind: [thing for thing in things if thing not in before.get(kind, [])]
+            for kind, things in remains().items()
+        }
+        found = {kind: things for kind, things in now.items() if things}
+        if not found or time.monotonic() > deadline:
+            return found
         time.sleep(0.02)
-    return found
 
 
 def descendants(pid: int) -> list[str]:
@@ -47,9 +58,10 @@ def descendants(pid: int) -> list[str]:
     return found
 
 
-def processes_of(uids: range) -> list[str]:
-    """The processes of these users, wherever they have got to, as "pid uid"."""
-    found = []
+def programs() -> list[str]:
+    """The processes of the users that lanes give to programs, wherever they are, as "pid uid"."""
+    first = FIRST_UID + 100_000 * (os.getpid() % 1000)
+    uids, found = range(first, first + 100_000), []
     for path in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             uid = path.stat().st_uid

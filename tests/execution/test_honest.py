@@ -12,7 +12,7 @@ import honest_native
 import honest_runtime
 import pytest
 from judging import judge_with, toolbox
-from lane_remains import remains
+from lane_remains import programs
 from programs import AC, Program
 
 from codejax.execution.judge import Judge
@@ -65,5 +65,7 @@ def test_an_honest_program_mutant(judge: Judge):
 
 
 def test_nothing_is_left_while_it_runs(judge: Judge):
-    """Between jobs there are only the lanes' own processes."""
-    assert len(remains().get("processes", [])) <= 3 * 2, remains()
+    """Between jobs there are only the lanes' own processes, and none of a program's."""
+    assert programs() == []
+    assert judge.judge(PROGRAMS[0].job()).verdict is AC
+    assert programs() == []

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import hostile_channel
 import hostile_compilers
@@ -25,7 +26,7 @@ import hostile_resources
 import hostile_tampering
 import pytest
 from judging import judge_with, toolbox
-from lane_remains import remains_soon
+from lane_remains import remains, remains_soon
 from programs import AC, ANSWER, NEEDLE, Program, clean, script
 
 from codejax.execution import judge as judging_module
@@ -49,7 +50,13 @@ PROGRAMS = [program for collection in COLLECTIONS for program in collection.PROG
 AT_LEAST = 60  # what the project asks for; each counts once, in however many modes it comes
 # These may cost their lane, which is started again: what a lane compiles itself, and memory that is
 # no process's, which the kernel does not get back by ending the one that it chose.
-ENDS_LANES = ("compile-python-many", "memory-memory-files", "memory-full-pipes", "files-", "c-shared")
+ENDS_LANES = (
+    "compile-python-many",
+    "memory-memory-files",
+    "memory-full-pipes",
+    "files-",
+    "c-shared",
+)
 NEXT = Job("print(6 * 7)", (stdio_test("", ANSWER),))
 MOST_SECONDS = 40.0  # of one program, where other work keeps the machine busy: it must not hang
 MOST_MEMORY = 512 << 20  # that a judge may ever have held
@@ -60,26 +67,33 @@ COMPILING = dataclasses.replace(judging_module.COMPILING, cpu=1.0, wall=4.0, mem
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
     """One judge for all; at its end nothing of it may be left, and it must have been silent."""
-    patch = pytest.MonkeyPatch()
     temporary = tmp_path_factory.mktemp("lanes")
-    temporary.chmod(0o755)
-    patch.setattr(tempfile, "tempdir", str(temporary))
-    patch.setattr(judging_module, "COMPILING", COMPILING)
     said = temporary / "said"
-    with patch.context(), said.open("wb") as file:
-        real = os.dup(2)
-        os.dup2(file.fileno(), 2)
+    before = remains()
+    with pytest.MonkeyPatch.context() as patch, standard_error_in(said):
+        patch.setattr(tempfile, "tempdir", str(temporary))
+        patch.setattr(judging_module, "COMPILING", COMPILING)
+        made = Judge(0, LaneSettings(readable=toolbox().readable), toolbox())
         try:
-            made = Judge(0, LaneSettings(readable=toolbox().readable), toolbox())
             yield made
-            made.close()
         finally:
-            os.dup2(real, 2)
-            os.close(real)
-    found = remains_soon()
-    patch.undo()
+            made.close()
+        found = remains_soon(before)
     assert found == {}
     assert said.read_bytes() == b"", "the lanes wrote to the service's standard error"
+
+
+@contextmanager
+def standard_error_in(path: pathlib.Path) -> Iterator[None]:
+    """What this process and those it starts write to descriptor 2 goes to a file."""
+    real = os.dup(2)
+    with path.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(real, 2)
+        os.close(real)
 
 
 def starts(judge: Judge) -> tuple[int, int]:

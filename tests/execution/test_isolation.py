@@ -116,6 +116,16 @@ def test_what_is_shown_below_tmp(tmp_path):
         assert verdict(judge, probe(writing), stdio_test("", "held")) is Verdict.AC
 
 
+@pytest.mark.parametrize("namespaces", ["best", "user"])
+def test_ways_below_tmp_take_no_files(namespaces, tmp_path):
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    with judge_with(namespaces=namespaces, readable=(str(shown),)) as judge:
+        for way in (str(tmp_path), f"/box{tmp_path}", f"/box{shown}"):
+            code = probe(f"import os; open({way + '/left'!r}, 'w')")
+            assert verdict(judge, code, stdio_test("", "held"), limits=LIMITS) is Verdict.AC
+
+
 def test_levels_from_facts():
     full = {"namespaces": "root", "own_uids": True, "seccomp": True, "landlock": 6, "refused": []}
     assert isolation.assess(full, "v2").level == 3
