@@ -20,7 +20,6 @@ import struct
 import sys
 import threading
 import types
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from codejax.execution import values
@@ -36,19 +35,19 @@ _exit, _write, _read = os._exit, os.write, os.read
 class Program:
     """A compiled program and the module it will run in, made before the fork of each test."""
 
-    def __init__(self, code: types.CodeType, path: str, *, script: bool, arguments: Sequence[str]):
+    def __init__(self, code: types.CodeType, path: str, *, script: bool) -> None:
         self.code = code
         name = "__main__" if script else "solution"
         self.module = types.ModuleType(name)
         self.module.__file__ = path
         self.module.__dict__["__builtins__"] = builtins
         sys.modules[name] = sys.modules["__main__"] = self.module
-        sys.argv = [path, *arguments]
+        sys.argv = [path]
         sys.path.insert(0, os.path.dirname(path))
         open_streams()
 
     def run_script(self) -> NoReturn:
-        """Run as `python path arguments` would, and end the process as it would end."""
+        """Run as `python path` would, and end the process as it would end."""
         gc.enable()
         status = _run(self.code, self.module)
         _exit(_finish(status))

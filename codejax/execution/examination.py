@@ -18,6 +18,7 @@ from codejax.execution.candidate import LENGTH, LOADED
 from codejax.execution.examiner import MET
 from codejax.execution.lane import JobLost
 from codejax.execution.limits import MEGABYTE, Limits
+from codejax.execution.outcomes import classify, test_result
 from codejax.execution.protocol import Job, Test, TestResult, Verdict
 from codejax.execution.values import NotPlain
 
@@ -67,8 +68,6 @@ def check(judge: Judge, job: Job, test: Test, output: bytes) -> tuple[Verdict, s
 
 def examine(judge: Judge, judging: _Judging, test: Test) -> TestResult:
     """One test of an assert-style or interactive job: both sides at once, then their reports."""
-    from codejax.execution.judge import classify, test_result
-
     job, lane, examiner = judging.job, judging.lane, judge.examiner
     limits = judging.limits
     allowed = Limits(cpu=limits.wall + SLACK, wall=limits.wall + SLACK, memory=CHECKING.memory)
@@ -97,7 +96,7 @@ def examine(judge: Judge, judging: _Judging, test: Test) -> TestResult:
         return TestResult(test.name, Verdict.INFRA, message=f"the examiner ended with {error}")
     facts, blobs = reply.header, reply.blobs
     report = _report(examined.blobs[2])
-    verdict, message = classify(facts, limits, blobs, lane)
+    verdict, message = classify(facts, limits, blobs, lane.ran_out_of_memory)
     said = str(report.get("text", ""))
     if report["verdict"] == "broken":
         verdict, message = Verdict.BAD_TEST, said

@@ -9,22 +9,20 @@ lane; a second lane, started when first needed, runs test code that holds answer
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import signal
 import time
 from typing import Any
 
-from codejax.execution import compare, examination, projects, values
+from codejax.execution import compare, examination, frames, projects, values
 from codejax.execution.isolation import Isolation
 from codejax.execution.lane import JobLost, Lane, LaneLost, LaneSettings
 from codejax.execution.languages import COMPILING, Language, Toolbox
 from codejax.execution.limits import Limits
+from codejax.execution.outcomes import classify, encodable, test_result
 from codejax.execution.protocol import Job, Result, Test, TestResult, Verdict, overall
 from codejax.execution.session import FILES
 from codejax.execution.supervise import STARVED
 from codejax.execution.values import NotPlain
 
-EXCERPT = 2000  # characters of each stream in a result
 # An answer this much longer than the one wanted is wrong unread: reading may be made slow.
 LONGER, ROOM = 64, 1 << 16
 ATTEMPTS = 2  # a test whose lane was lost is run again on a fresh one
@@ -70,7 +68,7 @@ class Judge:
             job=job.id,
             verdict=overall(results),
             tests=results,
-            message=_encodable(message),
+            message=encodable(message),
             isolation=self.isolation.level,
             toolchain=self.toolbox.fingerprint,
             policy_version=job.policy_version,
@@ -91,6 +89,7 @@ class _Judging:
         self.limits = effective_limits(job.limits, language)
         self.compiled = False
         self.crashed = False  # while it compiled; what does so twice is the program's doing
+        self.carried: tuple[dict[str, Any], list[bytes]] | None = None  # goes with the first test
 
     def run(self) -> tuple[tuple[TestResult, ...], str]:
         """The results of all tests, and what the compiler said."""
@@ -122,6 +121,8 @@ class _Judging:
             except JobLost as error:
                 reason = f"the process of the job ended with {error}"
                 self.compiled = False
+                if self.carried is not None:  # perhaps while it compiled: alone, it will show
+                    self.crashed, self.carried = error.args[0] < 0, None
                 if self.lane.ran_out_of_memory():
                     return TestResult(test.name, Verdict.MLE, message="out of memory")
             try:
@@ -163,16 +164,13 @@ class _Judging:
         self.compiled = True
 
     def compile_python(self, names: list[str], blobs: list[bytes]) -> None:
-        reply = self.lane.ask(
-            {
-                "do": "compile_python",
-                "main": self.language.main,
-                "names": names,
-                "script": self.job.mode in ("stdio", "interactive"),
-            },
-            blobs,
-            seconds=COMPILING.wall,
-        )
+        script = self.job.mode in ("stdio", "interactive")
+        program = {"main": self.language.main, "names": names, "script": script}
+        if self.job.mode in ("stdio", "call") and not self.crashed:
+            self.carried = program, blobs
+            return
+        header = {"do": "compile_python", "program": program}
+        reply = self.lane.ask(header, blobs, seconds=COMPILING.wall)
         if reply.header["error"]:
             raise _NotCompiled(str(reply.header["error"]))
 
@@ -208,10 +206,22 @@ class _Judging:
             except (NotPlain, ValueError, TypeError) as error:
                 return TestResult(test.name, Verdict.BAD_TEST, message=f"not plain: {error}")
             request = values.dumps(("call", [self.job.entry, arguments, keywords]))
-            reply = self.lane.ask(header, [request], seconds=self.patience)
+            reply = self.run_once(header, request)
             return self.judge_call(test, wanted, reply.header, reply.blobs)
-        reply = self.lane.ask(header, [test.stdin], seconds=self.patience)
+        reply = self.run_once(header, test.stdin)
         return self.judge_output(test, reply.header, reply.blobs)
+
+    def run_once(self, header: dict[str, Any], request: bytes) -> frames.Frame:
+        """Run the program on an input; the first time, it may go with that, not compiled yet."""
+        if self.carried is None:
+            return self.lane.ask(header, [request], seconds=self.patience)
+        program, blobs = self.carried
+        seconds = COMPILING.wall + self.patience
+        reply = self.lane.ask(header | {"program": program}, [*blobs, request], seconds=seconds)
+        self.carried = None
+        if "error" in reply.header:
+            raise _NotCompiled(str(reply.header["error"]))
+        return reply
 
     def ask_project(self, test: Test) -> TestResult:
         """Run a test command in a folder of the job's files, fresh for each test."""
@@ -231,7 +241,7 @@ class _Judging:
         facts, streams = reply.header, reply.blobs
         # A failing command exits with 1: what it reported says more.
         ended = facts | {"code": min(facts["code"], 0)}
-        verdict, message = classify(ended, self.limits, streams, lane)
+        verdict, message = classify(ended, self.limits, streams, lane.ran_out_of_memory)
         if verdict is None:
             left = report.blobs[0] if not report.header["code"] else b""
             verdict, message = projects.judge(test, token, facts, streams[0], left)
@@ -258,7 +268,7 @@ class _Judging:
         self, test: Test, facts: dict[str, Any], blobs: tuple[bytes, ...]
     ) -> TestResult:
         """What a program wrote, against what it should have written."""
-        verdict, message = classify(facts, self.limits, blobs, self.lane)
+        verdict, message = classify(facts, self.limits, blobs, self.lane.ran_out_of_memory)
         if verdict is None:
             if self.job.comparator.kind == "checker":
                 verdict, message = examination.check(self.judge, self.job, test, blobs[0])
@@ -272,7 +282,7 @@ class _Judging:
         self, test: Test, wanted: Any, facts: dict[str, Any], blobs: tuple[bytes, ...]
     ) -> TestResult:
         """What a function gave back, against what it should have."""
-        verdict, message = classify(facts, self.limits, blobs, self.lane)
+        verdict, message = classify(facts, self.limits, blobs, self.lane.ran_out_of_memory)
         if verdict is None:
             verdict, message = self.judge_message(test, wanted, blobs[2])
         return test_result(test.name, verdict, message, facts, blobs)
@@ -316,80 +326,3 @@ def _widest(limits: Limits) -> Limits:
 
 def _stops(result: TestResult) -> bool:
     return result.verdict is not Verdict.AC
-
-
-def classify(
-    facts: dict[str, Any], limits: Limits, blobs: tuple[bytes, ...], lane: Lane
-) -> tuple[Verdict | None, str]:
-    """What the way a process ended says by itself; None where its answer decides."""
-    code, stopped, errors = facts["code"], facts["stopped"], blobs[1]
-    if stopped == "cpu" or facts["cpu"] > limits.cpu:
-        return Verdict.TLE_CPU, f"{facts['cpu']:.2f} s of processor time, limit {limits.cpu:g} s"
-    if stopped == "wall":
-        if facts["wall"] - facts["waited"] <= limits.wall:
-            return Verdict.OVERLOADED, f"waited {facts['waited']:.2f} s for a core"
-        return Verdict.TLE_WALL, f"{facts['wall']:.2f} s by the clock, limit {limits.wall:g} s"
-    if stopped == "output" or -code == signal.SIGXFSZ:
-        return Verdict.OLE, f"more than {limits.output} bytes of output, or a file too large"
-    if stopped == "memory" or (code == -signal.SIGKILL and lane.ran_out_of_memory()):
-        return Verdict.MLE, f"more than {limits.memory >> 20} MiB"
-    if not facts["entered"]:  # nothing of the program's has run
-        return Verdict.INFRA, errors.decode(errors="replace")[:500]
-    if -code == signal.SIGSYS:
-        return Verdict.SEC, "a forbidden system call"
-    if code < 0:
-        return Verdict.SIG, f"ended by {signal_name(-code)}"
-    if code and (facts["memory"] > limits.memory or _says_out_of_memory(errors)):
-        return Verdict.MLE, "out of memory"
-    if code:
-        return Verdict.RE, f"exit code {code}"
-    if facts["memory"] > limits.memory:
-        return Verdict.MLE, f"{facts['memory'] >> 20} MiB, limit {limits.memory >> 20} MiB"
-    return None, ""
-
-
-def _says_out_of_memory(errors: bytes) -> bool:
-    last = errors.rstrip().rpartition(b"\n")[2]
-    return (
-        last.startswith((b"MemoryError", b"java.lang.OutOfMemoryError"))
-        or b"std::bad_alloc" in last
-    )
-
-
-def signal_name(number: int) -> str:
-    """SIGSEGV for 11."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def test_result(
-    name: str, verdict: Verdict, message: str, facts: dict[str, Any], blobs: tuple[bytes, ...]
-) -> TestResult:
-    """The result of a test from facts and streams."""
-    return TestResult(
-        name=name,
-        verdict=verdict,
-        cpu=round(facts["cpu"], 6),
-        wall=round(facts["wall"], 6),
-        memory=facts["memory"],
-        digest=hashlib.sha256(blobs[0]).hexdigest(),
-        stdout=excerpt(blobs[0]),
-        stderr=excerpt(blobs[1]),
-        message=_encodable(message),
-    )
-
-
-def _encodable(text: str) -> str:
-    """A program's words may hold surrogates, which no encoding writes."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-def excerpt(data: bytes) -> str:
-    """The beginning and the end of a stream as text."""
-    if len(data) <= EXCERPT:
-        return data.decode(errors="replace")
-    half = EXCERPT // 2
-    left, right = data[:half].decode(errors="replace"), data[-half:].decode(errors="replace")
-    return f"{left}\n... {len(data) - 2 * half} bytes ...\n{right}"

@@ -17,10 +17,9 @@ import resource
 import signal
 import socket
 import sys
-import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from codejax.execution import examiner, files, frames, jail, kernel
@@ -201,8 +200,13 @@ class _Job:
         self.keeps_user = False  # one user for all commands of a session
 
     def take(self, frame: frames.Frame) -> None:
-        """One request, one reply."""
-        header, *blobs = getattr(self, f"do_{frame.header['do']}")(frame)
+        """One request, one reply. A program that comes with it is compiled first."""
+        answer, error = getattr(self, f"do_{frame.header['do']}"), ""
+        if program := frame.header.get("program"):
+            split = len(program["names"])
+            error = self.compile_python(program, frame.blobs[:split])
+            frame = frame._replace(blobs=frame.blobs[split:])
+        header, *blobs = ({"error": error},) if error else answer(frame)
         frames.send(self.connection, header | {"number": frame.header["number"]}, *blobs)
         if self.dirty:
             _clean(self.jail, WORK)
@@ -230,46 +234,49 @@ class _Job:
             complaints=self.complaints,
         )
 
-    def write_files(self, frame: frames.Frame) -> None:
+    def write_files(self, names: Sequence[str], contents: Sequence[bytes]) -> None:
         """Write files of the job; names are plain relative paths, checked by the service."""
-        for name, content in zip(frame.header["names"], frame.blobs, strict=True):
+        for name, content in zip(names, contents, strict=True):
             path = f"{self.jail.box}/job/{name}"
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb") as file:
                 file.write(content)
 
-    def do_files(self, frame: frames.Frame) -> tuple[dict[str, Any]]:
-        """Write files, for a language without a compiler."""
-        self.write_files(frame)
-        return ({"written": len(frame.blobs)},)
-
-    def do_compile_python(self, frame: frames.Frame) -> tuple[dict[str, Any]]:
-        """Compile the main file; a hostile source may end this process, which is its own."""
-        self.write_files(frame)
-        path = f"{self.jail.box}/job/{frame.header['main']}"
+    def compile_python(self, program: dict[str, Any], contents: Sequence[bytes]) -> str:
+        """Compile the main file, or say why it does not; a hostile source may end this process,
+        which is its own.
+        """
+        self.write_files(program["names"], contents)
+        path = f"{self.jail.box}/job/{program['main']}"
+        text = contents[program["names"].index(program["main"])]
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, COMPILE_SECONDS)
         unbounded = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (addresses() + COMPILE_MEMORY, unbounded[1]))
-        begin = time.process_time()
+        error = ""
         try:
-            with open(path, "rb") as file:
-                text = file.read()
             with warnings.catch_warnings():  # they would go to the service's standard error
                 warnings.simplefilter("ignore")
                 code = compile(text, path, "exec", dont_inherit=True)
-            arguments = frame.header.get("arguments", [])
-            self.program = Program(code, path, script=frame.header["script"], arguments=arguments)
-            error = ""
+            self.program = Program(code, path, script=program["script"])
         except BaseException as found:
             error = "".join(_syntax(found))[:TRACE_KEPT]
         resource.setrlimit(resource.RLIMIT_AS, unbounded)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        return ({"error": error, "seconds": time.process_time() - begin},)
+        return error
+
+    def do_files(self, frame: frames.Frame) -> tuple[dict[str, Any]]:
+        """Write files, for a language without a compiler."""
+        self.write_files(frame.header["names"], frame.blobs)
+        return ({"written": len(frame.blobs)},)
+
+    def do_compile_python(self, frame: frames.Frame) -> tuple[dict[str, Any]]:
+        """Compile the program that came with the request, and no more."""
+        return ({"error": ""},)
 
     def do_compile(self, frame: frames.Frame) -> tuple[dict[str, Any], tuple[bytes, bytes]]:
         """Run a compiler in the folder of the job."""
-        self.write_files(frame)
+        self.write_files(frame.header["names"], frame.blobs)
         folder = f"{self.jail.box}/job"
         os.chmod(folder, 0o777)
         outcome = self._execute(frame._replace(blobs=()), compiler=True)
