@@ -19,7 +19,7 @@ LENGTH = struct.Struct(">I")
 MAX_HEADER = 8 << 20
 MAX_BLOBS = 512 << 20
 MAX_DESCRIPTORS = 4
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class FrameError(Exception):
@@ -41,7 +41,7 @@ def send(
     descriptors: Sequence[int] = (),
 ) -> None:
     """Sends one message. OSError where the other side has gone."""
-    text = _encode(header | {"blobs": [len(blob) for blob in blobs]}).encode()
+    text = encode(header | {"blobs": [len(blob) for blob in blobs]}).encode()
     data = b"".join((LENGTH.pack(len(text)), text, *blobs))
     if descriptors:
         sent = socket.send_fds(connection, [data[:1]], list(descriptors))

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import gc
 import importlib
+import json
 import os
 import resource
 import signal
@@ -24,6 +25,7 @@ from typing import Any, NoReturn
 
 from codejax.execution import examiner, files, frames, jail, kernel
 from codejax.execution.candidate import Program
+from codejax.execution.cleaning import WORK, clean
 from codejax.execution.limits import Limits
 from codejax.execution.processes import (
     addresses,
@@ -46,8 +48,6 @@ COMPILE_SECONDS = 10
 COMPILE_MEMORY = 512 << 20
 NO_MORE = 99  # exit code of a job's process: the service has gone
 TRACE_KEPT = 4000
-MAX_MOVES = 1 << 17  # several times the inodes of the box
-WORK = ("work", "tmp", "shm", "home")
 
 
 def main(descriptor: int) -> None:
@@ -99,7 +99,7 @@ def _run_job(connection: socket.socket, made: jail.Jail, number: int) -> bool:
     if code:
         _end_orphans(made)
         frames.send(connection, {"lost": code})
-    _clean(made, ("job", *WORK))
+    clean(made, ("job", *WORK))
     return True
 
 
@@ -113,58 +113,13 @@ def _end_orphans(made: jail.Jail) -> None:
     kill_leftovers(None)
 
 
-def _clean(made: jail.Jail, places: tuple[str, ...]) -> None:
-    """Empty folders of the box, which programs may have filled as they liked."""
-    for place in places:
-        folder = f"{made.box}/{place}"
-        kept = made.kept if place == "tmp" else frozenset()
-        try:
-            names = os.listdir(folder)
-        except PermissionError:  # shut by a program that is the same user as we are
-            os.chmod(made.box, 0o755)
-            os.chmod(folder, 0o755 if place == "job" else jail.OPEN)
-            names = os.listdir(folder)
-        if not kept <= set(names):
-            raise RuntimeError("a program has moved what others are to read")
-        if len(names) > len(kept):
-            _empty(folder, kept)
-
-
-def _empty(folder: str, kept: frozenset[str]) -> None:
-    """Remove what is in a folder, however deep and whatever its modes: folders found below come up
-    to the top by another name before they are opened, so that no path and no stack grows long.
-    """
-    waiting, moved = [folder], 0
-    while waiting:
-        place = waiting.pop()
-        for name in os.listdir(place):
-            if place == folder and name in kept:
-                continue
-            path = f"{place}/{name}"
-            try:
-                os.unlink(path)
-            except IsADirectoryError:
-                os.chmod(path, 0o700)
-                while True:
-                    moved += 1
-                    try:
-                        os.rename(path, f"{folder}/.codejax-{moved}")
-                    except OSError:  # it is full of names like ours
-                        if moved > MAX_MOVES:
-                            raise
-                        continue
-                    waiting.append(f"{folder}/.codejax-{moved}")
-                    break
-        if place != folder:
-            os.rmdir(place)
-
-
 def _serve_job(connection: socket.socket, made: jail.Jail, number: int) -> NoReturn:
     """In the process of a job: until it is done, or the service goes."""
     code = NO_MORE
     try:
         kernel.control(kernel.PR_SET_CHILD_SUBREAPER, 1)
         job = _Job(connection, made, number)
+        job.warm_up()
         frame = frames.receive(connection)
         while frame.header["do"] != "done":
             job.take(frame)
@@ -209,8 +164,19 @@ class _Job:
         header, *blobs = ({"error": error},) if error else answer(frame)
         frames.send(self.connection, header | {"number": frame.header["number"]}, *blobs)
         if self.dirty:
-            _clean(self.jail, WORK)
+            clean(self.jail, WORK)
             self.dirty = False
+
+    def warm_up(self) -> None:
+        """Do once what the first request will: a fork copies each page when it is first written
+        to, and nobody waits yet.
+        """
+        names, place = ["warm"], list(sys.path)
+        self.compile_python({"main": "warm", "names": names, "script": True}, [b"for i in []: i"])
+        os.unlink(f"{self.jail.box}/job/warm")
+        sys.path[:], self.program = place, None
+        self.confinement()
+        Limits(**json.loads(frames.encode(Limits().to_plain())))
 
     @property
     def compiled(self) -> Program:
