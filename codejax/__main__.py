@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dis
+import logging
 import os
 import sys
 import types
@@ -322,7 +323,15 @@ def run_worker(arguments: argparse.Namespace) -> int:
     access = Access(token, arguments.tls_cert, arguments.tls_key, arguments.tls_ca)
     chosen = {name: getattr(arguments, name) for name in names}
     log_to_stderr(arguments.log_level)
-    return serve(WorkerSettings(access=access, **chosen), lambda line: print(line, flush=True))
+    return serve(WorkerSettings(access=access, **chosen), announce)
+
+
+def announce(line: str) -> None:
+    """Print that a worker is ready; who cannot, as on a full disk, serves all the same."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        logging.getLogger("codejax.execution").warning("standard output: %s", error.strerror)
 
 
 def judge_file(arguments: argparse.Namespace) -> int:

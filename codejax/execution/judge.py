@@ -55,7 +55,9 @@ class Judge:
                 lane.close()
 
     def judge(self, job: Job) -> Result:
-        """The verdict. ValueError for a job that cannot be, or in a language that is not here."""
+        """The verdict. ValueError for a job that cannot be, or in a language that is not here;
+        LaneLost where no lane can be started.
+        """
         job.check()
         language = self.toolbox.present.get(job.language)
         if language is None:
@@ -109,26 +111,28 @@ class _Judging:
         return tuple(results), ""
 
     def attempt(self, test: Test) -> TestResult:
-        """One test; once more on a fresh lane if that is lost under it."""
-        reason = ""
-        for _ in range(ATTEMPTS):
+        """One test; once more on a fresh lane if that is lost under it, or its disk ran full."""
+        reason, disk = "the disk of the host ran full", self.limits.disk
+        for left in reversed(range(ATTEMPTS)):
             try:
                 self.compile()
-                return self.ask(test)
+                result = self.ask(test)
+                if result.verdict is Verdict.AC or not left or self.lane.has_room(disk):
+                    return result
+            except _NotCompiled:
+                if not left or self.lane.has_room(disk):
+                    raise
             except LaneLost as error:
                 reason = str(error)
-                self.compiled = False
             except JobLost as error:
                 reason = f"the process of the job ended with {error}"
-                self.compiled = False
                 if self.carried is not None:  # perhaps while it compiled: alone, it will show
                     self.crashed, self.carried = error.args[0] < 0, None
                 if self.lane.ran_out_of_memory():
+                    self.compiled = False
                     return TestResult(test.name, Verdict.MLE, message="out of memory")
-            try:
-                self.lane.restart()
-            except LaneLost as error:  # the next attempt, or test, tries again
-                reason = str(error)
+            self.compiled = False
+            self.lane.restart()
         return TestResult(test.name, Verdict.INFRA, message=reason)
 
     def compile(self) -> None:

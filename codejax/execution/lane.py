@@ -34,6 +34,7 @@ START_SECONDS = 20.0
 GRACE = 15.0  # seconds beyond what limits allow before a lane counts as hanging
 OVERHEAD = 256 * MEGABYTE  # memory of a zygote, of the box, and of what a test leaves to the kernel
 SPARE_PROCESSES = 16
+FREE_FILES = 1024  # inodes that a disk must have left for a lane whose box lies on it
 FIRST_UID = 1_500_000_000  # far from those of people and services
 BOOT = (
     "import sys; sys.path.insert(0, {path!r}); "
@@ -84,28 +85,24 @@ class Lane:
         self.jobs = 0
         self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._open()
+        self._mountpoint = ""
+        try:
+            self._open()
+        except LaneLost:
+            self.close()
+            raise
 
     def _open(self) -> None:
         """Start a zygote. LaneLost where it does not come up."""
         self.starts += 1
-        self._mountpoint = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")
+        try:
+            self._find_place()
+            self._process = self._start()
+        except OSError as error:
+            raise LaneLost(f"no zygote can be started: {error}") from error
         name = f"codejax-{os.getpid()}-{self.number}-{self.starts}"
         processes = 4096 + SPARE_PROCESSES
         self.group = Group(name, processes=processes if self.settings.cgroups else 0)
-        ours, theirs = socket.socketpair()
-        self._socket = ours
-        source = str(pathlib.Path(__file__).parents[2])
-        boot = BOOT.format(path=source, fd=theirs.fileno())
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-s", "-P", "-c", boot],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=ENVIRONMENT,
-                start_new_session=True,
-            )
         with contextlib.suppress(OSError):
             self.group.add(self._process.pid)
         told = jail.Settings(
@@ -127,6 +124,41 @@ class Lane:
         self._kills = 0
         self._asked = 0
         self._lost_job = False
+        self._want_room(self.settings.disk)
+
+    def _find_place(self) -> None:
+        """An empty folder of the host to put the root together in. The one before serves again if
+        nothing was written to it, so that a lane starts afresh on a full disk too.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if self._mountpoint and not os.listdir(self._mountpoint):
+                return
+        self._remove_place()
+        self._mountpoint = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")
+
+    def _remove_place(self) -> None:
+        if self._mountpoint:
+            shutil.rmtree(self._mountpoint, ignore_errors=True)
+        self._mountpoint = ""
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """The zygote's process, at the other end of a new socket."""
+        self._socket, theirs = socket.socketpair()
+        source = str(pathlib.Path(__file__).parents[2])
+        boot = BOOT.format(path=source, fd=theirs.fileno())
+        with theirs:
+            try:
+                return subprocess.Popen(
+                    [sys.executable, "-s", "-P", "-c", boot],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    env=ENVIRONMENT,
+                    start_new_session=True,
+                )
+            except OSError:
+                self._socket.close()
+                raise
 
     @property
     def pid(self) -> int:
@@ -135,13 +167,33 @@ class Lane:
         return self._process.pid
 
     def begin(self, limits: Limits) -> None:
-        """Make ready for a job within these limits."""
+        """Make ready for a job within these limits. LaneLost where there is no room for it."""
         if self._process is None or self._lost_job or self.fresh_jobs >= self.settings.recycle:
             self.restart()
         self.jobs += 1
         self.fresh_jobs += 1
         self.ran_out_of_memory()  # what a job before this one did is none of its doing
         self.bound(limits)
+        self._want_room(limits.disk)
+
+    def has_room(self, size: int) -> bool:
+        """Whether files of so many bytes could be written now. Without namespaces the box lies on
+        the host's disk, which others fill too; else it is the lane's own.
+        """
+        if self.facts["namespaces"]:
+            return True
+        try:
+            disk = os.statvfs(self._mountpoint)
+        except OSError:
+            return False
+        has_files = disk.f_favail >= FREE_FILES or not disk.f_files
+        return has_files and (disk.f_bavail * disk.f_frsize >= size or not disk.f_blocks)
+
+    def _want_room(self, size: int) -> None:
+        if not self.has_room(size):
+            self._fail(
+                f"{tempfile.gettempdir()} has less than {size >> 20} MiB free, or few inodes"
+            )
 
     def bound(self, limits: Limits) -> None:
         """Let all of the lane's processes together hold what these limits need."""
@@ -202,7 +254,7 @@ class Lane:
     def restart(self) -> None:
         """End the zygote and all that is in its jail; start another. LaneLost if none comes up."""
         for left in reversed(range(STARTS)):
-            self.close()
+            self._end()
             try:
                 self._open()
             except LaneLost:
@@ -213,6 +265,10 @@ class Lane:
 
     def close(self) -> None:
         """End the zygote and all that is in its jail; nothing of it stays on the host."""
+        self._end()
+        self._remove_place()
+
+    def _end(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
@@ -223,7 +279,6 @@ class Lane:
             if self.group.remove():
                 break
             time.sleep(0.01)
-        shutil.rmtree(self._mountpoint, ignore_errors=True)
 
     def _collect(self, seconds: float) -> frames.Frame:
         waiting = select.poll()
@@ -237,7 +292,7 @@ class Lane:
             self._fail(f"the zygote is gone: {error}", error)
 
     def _fail(self, reason: str, cause: Exception | None = None) -> NoReturn:
-        self.close()
+        self._end()
         raise LaneLost(reason) from cause
 
 

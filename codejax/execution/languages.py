@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -21,6 +22,8 @@ import tempfile
 from collections.abc import Mapping
 
 from codejax.execution.limits import MEGABYTE, Limits
+
+log = logging.getLogger(__name__)
 
 COMPILING = Limits(
     cpu=60.0,
@@ -231,11 +234,12 @@ def _settle(language: Language) -> tuple[Language, set[str]]:
         real = pathlib.Path(path).resolve()
         if name in ("node", "tsc") and real.is_relative_to("/usr/local") is False:
             folders |= {str(real.parent.parent), str(pathlib.Path(path).parent)}
-    headers = precompiled_headers() if language.name == "cpp" else ""
+    headers = find_headers() if language.name == "cpp" else ""
     folders |= {headers} if headers else set()
 
     def settle(command: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(paths.get(part, part).replace("{headers}", headers) for part in command)
+        parts = [part for part in command if headers or "{headers}" not in part]
+        return tuple(paths.get(part, part).replace("{headers}", headers) for part in parts)
 
     made = dataclasses.replace(language, compile=settle(language.compile), run=settle(language.run))
     return made, folders
@@ -250,6 +254,21 @@ def _java_number(javac: pathlib.Path) -> str:
 def _output(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     return done.stdout.strip()
+
+
+def find_headers() -> str:
+    """`precompiled_headers`; "" where g++ works but there is no place for them: compiling takes
+    longer then, and comes to the same. Raises where g++ does not work.
+    """
+    try:
+        return precompiled_headers()
+    except (OSError, subprocess.SubprocessError) as error:
+        command = ["g++", GXX[1], "-x", "c++", "-fsyntax-only", "-"]
+        source = f"#include <{HEADER}>\n".encode()
+        if subprocess.run(command, input=source, capture_output=True, timeout=120).returncode:
+            raise
+        log.warning("C++ is compiled without a precompiled header, which is slower: %s", error)
+        return ""
 
 
 def precompiled_headers() -> str:

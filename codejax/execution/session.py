@@ -65,7 +65,11 @@ class Session:
         self.limits.check()
         self.left = seconds
         self._lane = Lane(number, settings or LaneSettings())
-        self._lane.begin(self.limits)
+        try:
+            self._lane.begin(self.limits)
+        except LaneLost:
+            self._lane.close()
+            raise
 
     def __enter__(self) -> Session:
         return self

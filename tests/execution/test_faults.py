@@ -62,7 +62,10 @@ def test_killed_at_random_moments(mode):
         killer.start()
         try:
             for _ in range(4):
-                result = ask(judge, source, *tests, mode=mode, entry="f", limits=LIMITS)
+                try:
+                    result = ask(judge, source, *tests, mode=mode, entry="f", limits=LIMITS)
+                except LaneLost:  # three zygotes were killed in a row
+                    continue
                 found = [test.verdict for test in result.tests]
                 told = [(v, w) for v, w in zip(found, wanted, strict=True) if v.is_about_program]
                 assert all(v is w for v, w in told), result
