@@ -16,6 +16,7 @@ import logging
 import os
 import pathlib
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -227,6 +228,8 @@ def _settle(language: Language) -> tuple[Language, set[str]]:
         folders.add(root)
     elif language.name == "go":
         folders.add(_output("go", "env", "GOROOT"))
+    elif language.name == "csharp":
+        folders.add("/etc/mono")
     elif language.name == "java":
         real = pathlib.Path(paths["javac"]).resolve()
         folders |= {str(real.parent.parent), f"/etc/java-{_java_number(real)}-openjdk"}
@@ -277,13 +280,14 @@ def precompiled_headers() -> str:
     mark = hashlib.sha256(f"{_output('g++', '--version')}{options}".encode()).hexdigest()[:16]
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     folder = cache / "codejax" / f"headers-{mark}"
-    if (folder / f"{HEADER}.gch").exists():
-        return str(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError:
         folder = pathlib.Path(tempfile.gettempdir()) / f"codejax-{os.getuid()}" / folder.name
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _check_is_ours(folder.parent)
+    if (folder / f"{HEADER}.gch").exists():
+        return str(folder)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         made = pathlib.Path(name, "made")
         (made / "bits").mkdir(parents=True)
@@ -299,3 +303,10 @@ def precompiled_headers() -> str:
             if not (folder / f"{HEADER}.gch").exists():
                 raise
     return str(folder)
+
+
+def _check_is_ours(folder: pathlib.Path) -> None:
+    """PermissionError for a folder that others could have put headers into."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(f"{folder} is not this user's alone")

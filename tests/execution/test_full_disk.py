@@ -22,6 +22,7 @@ from small_disks import FILL, SECONDS, SOURCE, Disk, disk_worker, small_disk
 from strangers import healthy
 
 from codejax.execution import judge as judging_module
+from codejax.execution import languages
 from codejax.execution.access import Access
 from codejax.execution.client import Fleet
 from codejax.execution.judge import Judge
@@ -252,3 +253,15 @@ int main() { int a, b; std::cin >> a >> b; std::cout << a + b; }
         assert verdict(judge, source, language="cpp") is V.AC
     finally:
         judge.close()
+
+
+def test_headers_that_others_could_have_planted(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # no folder can be made there
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    planted = tmp_path / f"codejax-{os.getuid()}"
+    planted.mkdir()
+    planted.chmod(0o777)
+    with pytest.raises(PermissionError, match="not this user's alone"):
+        languages.precompiled_headers()
+    assert languages.find_headers() == ""
