@@ -1,22 +1,24 @@
 """Grouped-query self-attention: projections, rotary positions, optional QK-norm; the kernels are in
 `attention_kernels`.
 
-In: the residual stream [B, L, D] with segment ids and positions. Out: its update [B, L, D]. Keeps
-no cache.
+In: the residual stream [B, L, D] with segment ids and positions. Out: its update [B, L, D]. With a
+layer's cache of earlier keys, tokens attend to that as well (`cached.py`) and it is given back.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 # B batch  L length  D width  H query heads  G kv heads  K head
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 
+from codejax.model.cached import LayerCache, Place, attend_cached
 from codejax.model.kernels import attend
 from codejax.model.layers import LayerNorm, RMSNorm, declare, normal, project
 from codejax.model.rope import Rope, rotate
+from codejax.model.scores import Scoring
 from codejax.parallel.rules import Axes, constrain
 from codejax.recipe import spec
 
@@ -74,6 +76,10 @@ class Attention:
             )
         return width // self.num_heads
 
+    def score_scale(self, head_dim: int) -> float:
+        """Factor on the scores."""
+        return head_dim**-0.5 if self.scale is None else self.scale
+
     def build(self, width: int, *, fold: bool, platform: str) -> nn.Module:
         """The Linen module for a residual stream of `width`."""
         return SelfAttention(self, width, fold=fold, platform=platform)
@@ -89,8 +95,13 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BLD: jax.Array, segments_BL: jax.Array, positions_BL: jax.Array
-    ) -> jax.Array:
+        self,
+        x_BLD: jax.Array,
+        segments_BL: jax.Array,
+        positions_BL: jax.Array,
+        memory: tuple[LayerCache, Place] | None = None,
+    ) -> Any:
+        """The update [B, L, D]; with `memory`, beside the layer's cache after these tokens."""
         spec, K = self.spec, self.spec.head_size(self.width)
         H, G = spec.num_heads, spec.kv_heads
         q_BLHK = self.heads(x_BLD, "query", (H, K), "heads", spec.bias)
@@ -102,18 +113,26 @@ class SelfAttention(nn.Module):
         if spec.rope is not None:
             q_BLHK = rotate(q_BLHK, positions_BL, spec.rope)
             k_BLGK = rotate(k_BLGK, positions_BL, spec.rope)
-        mixed_BLHK = attend(
-            constrain(q_BLHK, ("batch", "length", "heads", "head_dim")),
-            constrain(k_BLGK, ("batch", "length", "kv_heads", "head_dim")),
-            constrain(v_BLGK, ("batch", "length", "kv_heads", "head_dim")),
-            segments=segments_BL,
-            causal=spec.causal,
-            window=spec.window,
-            softcap=spec.softcap,
-            scale=spec.scale,
-            implementation=spec.implementation,
-            platform=self.platform,
-        )
+        q_BLHK = constrain(q_BLHK, ("batch", "length", "heads", "head_dim"))
+        k_BLGK = constrain(k_BLGK, ("batch", "length", "kv_heads", "head_dim"))
+        v_BLGK = constrain(v_BLGK, ("batch", "length", "kv_heads", "head_dim"))
+        cache = None
+        if memory is not None:
+            scoring = Scoring(True, spec.window, spec.softcap, spec.score_scale(K))
+            mixed_BLHK, cache = attend_cached(q_BLHK, k_BLGK, v_BLGK, *memory, scoring)
+        else:
+            mixed_BLHK = attend(
+                q_BLHK,
+                k_BLGK,
+                v_BLGK,
+                segments=segments_BL,
+                causal=spec.causal,
+                window=spec.window,
+                softcap=spec.softcap,
+                scale=spec.scale,
+                implementation=spec.implementation,
+                platform=self.platform,
+            )
         axes = ("heads", "head_dim", "embed")
         weight_HKD = declare(
             self, "out", (H, K, self.width), axes, normal(H * K), dtype=x_BLD.dtype
@@ -121,7 +140,7 @@ class SelfAttention(nn.Module):
         y_BLD = project(mixed_BLHK, weight_HKD, 2, fold=self.fold)
         if spec.out_bias:
             y_BLD = y_BLD + self.bias("out_bias", (self.width,), ("norm",), y_BLD)
-        return y_BLD
+        return y_BLD if memory is None else (y_BLD, cache)
 
     def heads(
         self, x_BLD: jax.Array, name: str, shape: tuple[int, int], axis: str, bias: bool

@@ -12,7 +12,8 @@ made by `init` and passed to every call. It computes no loss.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,6 +22,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from codejax.data.batch import Batch
 from codejax.model.attention import Attention
+from codejax.model.cached import LayerCache, Place
 from codejax.model.layers import MLP, GatedMLP, LayerNorm, RMSNorm, declare, look_up, normal
 from codejax.model.scores import SAVED
 from codejax.parallel.rules import Axes, constrain, gather
@@ -84,6 +86,15 @@ class Model:
         return self.num_layers // self.period
 
 
+class Unstacked(NamedTuple):
+    """Parameters for sampling. layers: one tree each. head: [D, V]."""
+
+    embed: Params
+    layers: list[Params]
+    final_norm: Params
+    head: jax.Array
+
+
 class Transformer:
     """A `Model` bound to a platform ("cpu", "gpu" or "tpu"): pure functions of parameters and a
     batch.
@@ -131,13 +142,61 @@ class Transformer:
             (((hidden.ndim - 1,), (out_axis,)), ((), ())),
             preferred_element_type=jnp.float32,
         )
-        if spec.logits_softcap is not None:
-            logits = spec.logits_softcap * jnp.tanh(logits / spec.logits_softcap)
-        return logits
+        return self.capped(logits)
+
+    def capped(self, logits: jax.Array) -> jax.Array:
+        """Logits with the model's soft cap on them, if it has one."""
+        cap = self.spec.logits_softcap
+        return logits if cap is None else cap * jnp.tanh(logits / cap)
 
     def logits(self, params: Params, batch: Batch) -> jax.Array:
         """Float32 logits [B, L, V]: for evaluation and tests; training never holds them whole."""
         return self.unembed(self.head(params), self.hidden(params, batch))
+
+    def extend(
+        self,
+        params: Unstacked,
+        tokens_BT: jax.Array,
+        caches: Sequence[LayerCache],
+        place: Place,
+    ) -> tuple[jax.Array, list[LayerCache]]:
+        """Final hidden states [B, T, D] of tokens that follow those in the caches, one a layer, and
+        the caches with them.
+
+        Layers are not scanned: a slice of stacked weights is copied before it multiplies anything,
+        which for one token costs as much again as reading them (five times that on a CPU).
+        """
+        spec = self.spec
+        segments_BT = (place.positions >= 0).astype(jnp.int32)
+        positions_BT = jnp.maximum(place.positions, 0)
+        x_BTD: Any = _Embedding(spec).apply({"params": params.embed}, tokens_BT)
+        after = []
+        for number, (weights, cache) in enumerate(zip(params.layers, caches, strict=True)):
+            block, given = _Block(spec, number % spec.period, self.platform), (cache, place)
+            out: Any = block.apply({"params": weights}, x_BTD, segments_BT, positions_BT, given)
+            x_BTD, cache = out
+            after.append(cache)
+        norm = spec.norm.build(spec.width)
+        hidden_BTD: Any = norm.apply({"params": params.final_norm}, x_BTD)
+        return hidden_BTD, after
+
+    def unstack(self, params: Params) -> Unstacked:
+        """Parameters as `extend` takes them: each layer's by themselves, and what multiplies (all
+        but vectors) in the compute dtype.
+        """
+
+        def ready(weights: Any) -> Any:
+            cast = lambda w: w.astype(self.spec.dtype) if w.ndim > 1 else w  # noqa: E731
+            return jax.tree.map(cast, weights)
+
+        layers = [
+            ready(jax.tree.map(lambda w, i=i: w[i // self.spec.period], blocks))
+            for i in range(self.spec.num_layers)
+            for blocks in [params["blocks"][str(i % self.spec.period)]]
+        ]
+        tied = self.spec.tied_embeddings
+        head_DV = params["embed"]["table"].T if tied else params["head"]["kernel"]
+        return Unstacked(ready(params["embed"]), layers, params["final_norm"], ready(head_DV))
 
     def _boxed(self, key: jax.Array) -> Any:
         ids = jnp.ones((1, 128), jnp.int32)  # a length that every attention kernel takes
@@ -201,7 +260,13 @@ class _Block(nn.Module):
     platform: str
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, segments_BL: jax.Array, positions_BL: jax.Array):
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        segments_BL: jax.Array,
+        positions_BL: jax.Array,
+        memory: tuple[LayerCache, Place] | None = None,
+    ) -> Any:
         spec, fold = self.spec, self.platform == "cpu"
         mixer = spec.mixers[self.number % len(spec.mixers)]
         ffn = spec.ffns[self.number % len(spec.ffns)]
@@ -209,10 +274,16 @@ class _Block(nn.Module):
         x_BLD = checkpoint_name(x_BLD, "stream")
         y_BLD = norm.copy(name="mixer_norm")(x_BLD)
         mix = mixer.build(spec.width, fold=fold, platform=self.platform).copy(name="mixer")
-        x_BLD = constrain(x_BLD + mix(y_BLD, segments_BL, positions_BL), STREAM)
+        cache = None
+        if memory is None:
+            y_BLD = mix(y_BLD, segments_BL, positions_BL)
+        else:
+            y_BLD, cache = mix(y_BLD, segments_BL, positions_BL, memory)
+        x_BLD = constrain(x_BLD + y_BLD, STREAM)
         y_BLD = norm.copy(name="ffn_norm")(x_BLD)
         x_BLD = x_BLD + ffn.build(spec.width, fold=fold).copy(name="ffn")(y_BLD)
-        return constrain(x_BLD, STREAM)
+        x_BLD = constrain(x_BLD, STREAM)
+        return x_BLD if memory is None else (x_BLD, cache)
 
 
 def rematerialised(block: type[nn.Module], spec: Model) -> Any:
