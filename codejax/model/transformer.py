@@ -25,7 +25,7 @@ from codejax.model.attention import Attention
 from codejax.model.cached import LayerCache, Place
 from codejax.model.layers import MLP, GatedMLP, LayerNorm, RMSNorm, declare, look_up, normal
 from codejax.model.scores import SAVED
-from codejax.parallel.rules import Axes, constrain, gather
+from codejax.parallel.rules import Axes, constrain, gather, is_axes
 from codejax.recipe import spec
 
 STREAM: Axes = ("batch", "length", "embed")
@@ -197,6 +197,15 @@ class Transformer:
         tied = self.spec.tied_embeddings
         head_DV = params["embed"]["table"].T if tied else params["head"]["kernel"]
         return Unstacked(ready(params["embed"]), layers, params["final_norm"], ready(head_DV))
+
+    def unstacked_axes(self) -> Unstacked:
+        """Logical axes of `unstack`'s arrays: tuples in their tree."""
+        axes, period = self.axes(), self.spec.period
+        inner = lambda blocks: jax.tree.map(lambda a: a[1:], blocks, is_leaf=is_axes)  # noqa: E731
+        layers = [
+            inner(axes["blocks"][str(layer % period)]) for layer in range(self.spec.num_layers)
+        ]
+        return Unstacked(axes["embed"], layers, axes["final_norm"], KERNEL)
 
     def _boxed(self, key: jax.Array) -> Any:
         ids = jnp.ones((1, 128), jnp.int32)  # a length that every attention kernel takes
