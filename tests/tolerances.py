@@ -44,6 +44,9 @@ TOLERANCES: dict[str, Tolerance] = {
     "infilled_share": Tolerance(
         0.028, "4,000 documents: 3.5 standard deviations of a frequency of one half"
     ),
+    "cached": Tolerance(
+        5e-4, "log-probabilities after layers whose sums go over blocks of the cache in turn"
+    ),
     "rope": Tolerance(1e-3, "angles of some thousand radians hold four decimals in float32"),
     "rope_relative": Tolerance(
         2e-3, "as rope, summed over the 64 coordinates of a score of order ten"
