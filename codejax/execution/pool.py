@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -103,30 +104,17 @@ class Pool:
 
     def start(self) -> None:
         """Start the lanes, side by side. Raises what the first of them raised that failed."""
-        judges: dict[int, Judging] = {}
-        errors: list[Exception] = []
-
-        def make(number: int) -> None:
-            try:
-                judges[number] = self._make(number)
-            except Exception as error:
-                errors.append(error)
-
-        makers = [threading.Thread(target=make, args=(n,)) for n in range(self.terms.lanes)]
-        for thread in makers:
-            thread.start()
-        for thread in makers:
-            thread.join()
-        if errors:
-            for judge in judges.values():
-                judge.close()
-            raise errors[0]
-        for number, judge in judges.items():
+        outcomes: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        for number in range(self.terms.lanes):
             thread = threading.Thread(
-                target=self._serve, args=(number, judge), name=f"lane-{number}", daemon=True
+                target=self._live, args=(number, outcomes.put), name=f"lane-{number}", daemon=True
             )
             self._threads.append(thread)
             thread.start()
+        errors = [error for _ in self._threads if (error := outcomes.get()) is not None]
+        if errors:
+            self.close()
+            raise errors[0]
 
     @property
     def isolation(self) -> Isolation:
@@ -219,8 +207,18 @@ class Pool:
             self._last_wait = self._last_start - task.entered
             return task
 
+    def _live(self, number: int, tell: Callable[[Exception | None], None]) -> None:
+        """A lane's thread; its judge is made in it, as a jail ends with the thread that made it."""
+        try:
+            judge = self._make(number)
+        except Exception as error:
+            tell(error)
+            return
+        tell(None)
+        self._serve(number, judge)
+
     def _serve(self, number: int, judge: Judging | None) -> None:
-        """A lane's thread."""
+        """Judge until the pool closes."""
         while (task := self._next()) is not None:
             assert judge is not None
             broken = ""

@@ -5,18 +5,24 @@ from __future__ import annotations
 
 import os
 import pathlib
+import queue
 import random
 import signal
 import threading
 import time
 
 import pytest
-from judging import SUM, ask, judge_with, verdict
+from judging import SUM, ask, judge_with, toolbox, verdict
 
-from codejax.execution.lane import Lane, LaneLost
+from codejax.execution import execution_pb2 as pb
+from codejax.execution import wire
+from codejax.execution.judge import Judge
+from codejax.execution.lane import Lane, LaneLost, LaneSettings
 from codejax.execution.limits import Limits
+from codejax.execution.metrics import Metrics
+from codejax.execution.pool import Pool, Task, Terms
 from codejax.execution.processes import children
-from codejax.execution.protocol import Verdict, assert_test, call_test, stdio_test
+from codejax.execution.protocol import Job, Verdict, assert_test, call_test, stdio_test
 
 V = Verdict
 LIMITS = Limits(cpu=1.0, wall=5.0)
@@ -149,3 +155,22 @@ def test_a_lane_that_cannot_start_says_why(monkeypatch):
     monkeypatch.setattr("codejax.execution.lane.BOOT", "import sys; sys.exit(3) # {path} {fd}")
     with pytest.raises(LaneLost, match="the zygote is gone"), judge_with():
         pass
+
+
+def test_the_lanes_of_a_pool_outlive_its_start():
+    judges: list[Judge] = []
+
+    def make(number: int) -> Judge:
+        judges.append(Judge(number, LaneSettings(), toolbox()))
+        return judges[-1]
+
+    pool = Pool(make, Terms("here", 2, 4, 0, "", toolbox().report()), Metrics())
+    pool.start()
+    time.sleep(0.1)
+    assert [pathlib.Path(f"/proc/{judge.lane.pid}/exe").exists() for judge in judges] == [True] * 2
+    answers: queue.SimpleQueue[pb.Result] = queue.SimpleQueue()
+    job = Job(SUM, (stdio_test("1 2", "3"),), limits=LIMITS)
+    pool.offer(Task(wire.job_message(job, 1), lambda task, result: answers.put(result)))
+    assert answers.get(timeout=20).verdict == pb.VERDICT_AC
+    assert [judge.lane.starts for judge in judges] == [1, 1]
+    assert pool.close()
