@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 MISSING, A_FOLDER, REFUSED = 2, 3, 4
+END = b"\0"  # of a name in a folder
 
 
 def store(names: Sequence[str], contents: Sequence[bytes]) -> NoReturn:
@@ -32,12 +33,12 @@ def store(names: Sequence[str], contents: Sequence[bytes]) -> NoReturn:
 
 
 def fetch(name: str) -> NoReturn:
-    """Write a file to standard output; of a folder its names, one a line, folders with a slash."""
+    """Write a file to standard output; of a folder its names, folders with a slash."""
     try:
         if os.path.isdir(name):
             with os.scandir(name) as entries:
                 names = sorted(e.name + "/" * e.is_dir(follow_symlinks=False) for e in entries)
-            _write("".join(f"{each}\n" for each in names).encode(errors="surrogateescape"))
+            _write(b"".join(os.fsencode(each) + END for each in names))
             os._exit(A_FOLDER)
         file = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
         while data := os.read(file, 1 << 20):

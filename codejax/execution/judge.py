@@ -14,14 +14,13 @@ from typing import Any
 
 from codejax.execution import compare, examination, frames, projects, values
 from codejax.execution.isolation import Isolation
-from codejax.execution.lane import JobLost, Lane, LaneLost, LaneSettings
+from codejax.execution.lane import EXAMINERS, JobLost, Lane, LaneLost, LaneSettings
 from codejax.execution.languages import COMPILING, Language, Toolbox
-from codejax.execution.limits import Limits
+from codejax.execution.limits import STARVED, Limits
 from codejax.execution.outcomes import classify, encodable, test_result
 from codejax.execution.protocol import Job, Result, Test, TestResult, Verdict, overall
-from codejax.execution.session import FILES
-from codejax.execution.supervise import STARVED
 from codejax.execution.values import NotPlain
+from codejax.execution.workspace import FILES
 
 # An answer this much longer than the one wanted is wrong unread: reading may be made slow.
 LONGER, ROOM = 64, 1 << 16
@@ -45,7 +44,7 @@ class Judge:
     def examiner(self) -> Lane:
         """The lane of test code; no program ever runs on it."""
         if self._examiner is None:
-            self._examiner = Lane(self.number + 50, self.settings)
+            self._examiner = Lane(EXAMINERS + self.number, self.settings)
         return self._examiner
 
     def close(self) -> None:

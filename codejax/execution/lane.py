@@ -19,6 +19,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -35,7 +36,11 @@ GRACE = 15.0  # seconds beyond what limits allow before a lane counts as hanging
 OVERHEAD = 256 * MEGABYTE  # memory of a zygote, of the box, and of what a test leaves to the kernel
 SPARE_PROCESSES = 16
 FREE_FILES = 1024  # inodes that a disk must have left for a lane whose box lies on it
-FIRST_UID = 1_500_000_000  # far from those of people and services
+KIND = 1024  # numbers for lanes of a kind in a worker: the judges' from 0, then
+EXAMINERS, SESSIONS = KIND, 2 * KIND
+FIRST_UID, UIDS = 1_500_000_000, 200  # far from those of people and services; a lane's
+WORKER_UIDS = 3 * KIND * UIDS
+END_SECONDS = 2.0  # for a zygote to end what runs, where the kernel does not
 BOOT = (
     "import sys; sys.path.insert(0, {path!r}); "
     "from codejax.execution.zygote import main; main({fd})"
@@ -78,13 +83,16 @@ class LaneSettings:
 
 
 class Lane:
-    """One zygote at a time. Not for several threads at once. Close it."""
+    """One zygote at a time. Not for several threads at once; it ends with the thread that opened
+    it. Close it. number: lanes of a process with different ones share no users.
+    """
 
     def __init__(self, number: int, settings: LaneSettings) -> None:
         self.number, self.settings = number, settings
         self.jobs = 0
         self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._hanging_up = threading.Lock()
         self._mountpoint = ""
         try:
             self._open()
@@ -95,12 +103,14 @@ class Lane:
     def _open(self) -> None:
         """Start a zygote. LaneLost where it does not come up."""
         self.starts += 1
+        self.facts: dict[str, Any] = {}
         try:
             self._find_place()
             self._process = self._start()
         except OSError as error:
             raise LaneLost(f"no zygote can be started: {error}") from error
-        name = f"codejax-{os.getpid()}-{self.number}-{self.starts}"
+        place = self._mountpoint.rpartition("-")[2]
+        name = f"codejax-{os.getpid()}-{self.number}-{self.starts}-{place}"
         processes = 4096 + SPARE_PROCESSES
         self.group = Group(name, processes=processes if self.settings.cgroups else 0)
         with contextlib.suppress(OSError):
@@ -111,7 +121,8 @@ class Lane:
             python_path=self.settings.python_path,
             preload=self.settings.preload,
             disk=self.settings.disk,
-            first_uid=FIRST_UID + 100_000 * (os.getpid() % 1000) + 1000 * (self.number % 100),
+            first_uid=first_uid(os.getpid(), self.number),
+            num_uids=UIDS,
             namespaces=self.settings.namespaces,
         )
         self._send(dataclasses.asdict(told), (), ())
@@ -272,13 +283,22 @@ class Lane:
         process, self._process = self._process, None
         if process is None:
             return
-        self._socket.close()
+        with self._hanging_up:
+            self._socket.close()
+        if not self.facts.get("namespaces"):  # no processes end with it that it does not end
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
         process.kill()
         process.wait()
         for _ in range(200):  # the jail's processes end with its first one, a moment later
             if self.group.remove():
                 break
             time.sleep(0.01)
+
+    def hang_up(self) -> None:
+        """Have whoever uses this lane find it lost, at once. From any thread."""
+        with self._hanging_up, contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _collect(self, seconds: float) -> frames.Frame:
         waiting = select.poll()
@@ -294,6 +314,11 @@ class Lane:
     def _fail(self, reason: str, cause: Exception | None = None) -> NoReturn:
         self._end()
         raise LaneLost(reason) from cause
+
+
+def first_uid(pid: int, number: int) -> int:
+    """The first of the users of a lane, in a worker with this process id."""
+    return FIRST_UID + WORKER_UIDS * (pid % 1000) + UIDS * (number % (3 * KIND))
 
 
 def remove_stale() -> None:

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 MEGABYTE = 1 << 20
+STARVED = 10.0  # times the limit by the clock, after which waiting for a core ends a test
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -9,48 +9,37 @@ was in the folder is lost with it, and nothing is made up.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
+import json
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
-from codejax.execution.files import A_FOLDER, MISSING
+from codejax.execution import frames
+from codejax.execution.files import A_FOLDER, END, MISSING
 from codejax.execution.isolation import Isolation
-from codejax.execution.lane import JobLost, Lane, LaneLost, LaneSettings
-from codejax.execution.limits import Limits
-from codejax.execution.supervise import STARVED
+from codejax.execution.lane import SESSIONS, JobLost, Lane, LaneLost, LaneSettings
+from codejax.execution.limits import STARVED, Limits
+from codejax.execution.workspace import (
+    COMMAND,
+    FILES,
+    SECONDS,
+    CommandResult,
+    SessionLost,
+    SessionOver,
+    check_command,
+    decode,
+    plain_path,
+)
 
-FILES = Limits(cpu=5.0, wall=20.0)
-
-
-class SessionLost(RuntimeError):
-    """The jail is gone, and the folder with it."""
-
-
-class SessionOver(RuntimeError):
-    """The session has used up its time."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CommandResult:
-    """How a command ended. code: exit code, or minus the signal. stopped: "" or the limit that it
-    was stopped for. cpu, wall: seconds. memory: peak bytes.
-    """
-
-    code: int
-    stopped: str
-    cpu: float
-    wall: float
-    memory: int
-    stdout: bytes
-    stderr: bytes
+__all__ = ["CommandResult", "Session", "SessionLost", "SessionOver"]
 
 
 class Session:
-    """A work folder and commands in it. Close it, or use it in a `with` statement.
+    """A work folder and commands in it. Close it, or use it in a `with` statement; it ends with the
+    thread that made it.
 
-    limits: of each command. seconds: of all commands together, by the clock.
+    limits: of each command. seconds: of all commands together, by the clock. number: of its lane;
+    sessions of a process with different ones share no user.
     """
 
     def __init__(
@@ -58,10 +47,10 @@ class Session:
         settings: LaneSettings | None = None,
         *,
         limits: Limits | None = None,
-        seconds: float = 600.0,
-        number: int = 90,
+        seconds: float = SECONDS,
+        number: int = SESSIONS,
     ) -> None:
-        self.limits = limits or Limits(cpu=30.0, wall=60.0)
+        self.limits = limits or COMMAND
         self.limits.check()
         self.left = seconds
         self._lane = Lane(number, settings or LaneSettings())
@@ -74,12 +63,7 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -90,6 +74,10 @@ class Session:
     def close(self) -> None:
         """End whatever runs, and remove the folder."""
         self._lane.close()
+
+    def hang_up(self) -> None:
+        """Have what runs be lost, at once; from any thread. It wants to be closed all the same."""
+        self._lane.hang_up()
 
     def write(self, files: Mapping[str, bytes | str]) -> None:
         """Write files by relative path. ValueError for another path, OSError where it fails."""
@@ -112,7 +100,7 @@ class Session:
         facts, blobs = self._fetch(name)
         if facts["code"] != A_FOLDER:
             raise NotADirectoryError(name)
-        return blobs[0].decode(errors="surrogateescape").splitlines()
+        return [decode(each) for each in blobs[0].split(END)[:-1]]
 
     def run(
         self,
@@ -122,7 +110,10 @@ class Session:
         limits: Limits | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> CommandResult:
-        """Run a command in the folder. SessionOver once the session's time is used up."""
+        """Run a command in the folder. ValueError for one that cannot be; SessionOver once the
+        session's time is used up.
+        """
+        check_command(command, environment or {})
         if self.left <= 0:
             raise SessionOver("the session has used up its time")
         limits = limits or self.limits
@@ -160,17 +151,12 @@ class Session:
     def _ask(
         self, header: dict[str, Any], blobs: Sequence[bytes], limits: Limits
     ) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+        size = len(json.dumps(header)), sum(map(len, blobs))
+        if size[0] > frames.MAX_HEADER or size[1] > frames.MAX_BLOBS:
+            raise ValueError(f"too much at once: {size[0]} bytes of names, {size[1]} of contents")
         try:
             reply = self._lane.ask(header, blobs, seconds=limits.wall * STARVED + 5.0)
         except (LaneLost, JobLost) as error:
             self._lane.close()
             raise SessionLost(f"the session's jail is gone: {error}") from error
         return reply.header, reply.blobs
-
-
-def plain_path(name: str) -> str:
-    """A relative path without "..". ValueError for another."""
-    path = pathlib.PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise ValueError(f"{name!r} is not a plain relative path")
-    return str(path)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from codejax.execution import kernel
-from codejax.execution.limits import Limits
+from codejax.execution.limits import STARVED, Limits
 from codejax.execution.processes import (
     kill_leftovers,
     own_pages,
@@ -32,7 +32,6 @@ PIPE = 65536
 ERROR_KEPT = 1 << 16  # bytes of standard error; the rest is read and dropped
 RESULT_KEPT = 64 << 20
 SPARE_ADDRESSES = 2 << 30  # what runtimes reserve and never touch
-STARVED = 10.0  # times the limit by the clock, after which waiting for a core ends a test
 TICK = 0.02
 CORES = os.cpu_count() or 1
 
@@ -75,7 +74,8 @@ class Confinement:
     it is killed with its parent, where no pid namespace sees to that. others: processes that count
     against its limit and are none of its own. score: a descriptor of this process's own
     oom_score_adj, or -1. complaints: a pipe that a child holds until it runs what is not trusted,
-    to say that it got no further; both of its ends are ours.
+    to say that it got no further; both of its ends are ours. service: a socket that ends the child
+    by its own end, or -1.
     """
 
     uid: int | None = None
@@ -88,6 +88,7 @@ class Confinement:
     others: int = 0
     score: int = -1
     complaints: tuple[int, int] = (-1, -1)
+    service: int = -1
 
 
 def supervise(
@@ -297,6 +298,8 @@ class _Watch:
             poll.register(reader, select.POLLIN)
         ended = os.pidfd_open(self.pid)
         poll.register(ended, select.POLLIN)
+        if (service := self.confinement.service) >= 0:
+            poll.register(service, select.POLLRDHUP)
         try:
             while not self._turn(poll, ended):
                 pass
@@ -334,7 +337,10 @@ class _Watch:
         for descriptor, _ in events:
             if descriptor == ended:
                 return True
-            if self._drain(self.readers.index(descriptor)):
+            if descriptor == self.confinement.service:
+                self._kill()
+                poll.unregister(descriptor)
+            elif self._drain(self.readers.index(descriptor)):
                 poll.unregister(descriptor)
         if not self.stopped and (reason := self._overdrawn()):
             self.stopped = reason

@@ -198,6 +198,7 @@ class _Job:
             others=self.others,
             score=self.score,
             complaints=self.complaints,
+            service=self.connection.fileno(),
         )
 
     def write_files(self, names: Sequence[str], contents: Sequence[bytes]) -> None:
@@ -339,7 +340,7 @@ class _Job:
             try:
                 os.execvpe(command[0], command, environment)
             except OSError as error:
-                os.write(2, f"{command[0]}: {error.strerror}\n".encode())
+                os.write(2, os.fsencode(f"{command[0]}: {error.strerror}\n"))
                 os._exit(126)
 
         limits, confinement = Limits(**frame.header["limits"]), self.confinement(compiler)

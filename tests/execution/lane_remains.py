@@ -8,7 +8,7 @@ import pathlib
 import tempfile
 import time
 
-from codejax.execution.lane import FIRST_UID
+from codejax.execution.lane import WORKER_UIDS, first_uid
 
 PLACES = ("/", "/etc", "/usr", "/root", "/run", "/tmp", "/dev/shm", "/var/tmp")
 MOMENT = 3.0  # seconds
@@ -60,8 +60,8 @@ def descendants(pid: int) -> list[str]:
 
 def programs() -> list[str]:
     """The processes of the users that lanes give to programs, wherever they are, as "pid uid"."""
-    first = FIRST_UID + 100_000 * (os.getpid() % 1000)
-    uids, found = range(first, first + 100_000), []
+    first = first_uid(os.getpid(), 0)
+    uids, found = range(first, first + WORKER_UIDS), []
     for path in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             uid = path.stat().st_uid

@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from judging import SUM, judge_with, verdict
+from lane_remains import remains, remains_soon
 
 from codejax.execution import cgroups, isolation, lane
+from codejax.execution.lane import EXAMINERS, KIND, SESSIONS, UIDS, LaneSettings, first_uid
 from codejax.execution.limits import MEGABYTE, Limits
 from codejax.execution.protocol import Verdict, stdio_test
+from codejax.execution.session import Session, SessionLost
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIMITS = Limits(cpu=1.0, wall=3.0, memory=128 * MEGABYTE)
@@ -187,3 +193,32 @@ print(3)
     with judge_with() as judge:
         assert verdict(judge, source, limits=LIMITS) is not Verdict.AC
         assert verdict(judge, SUM) is Verdict.AC
+
+
+@pytest.mark.parametrize("namespaces", ["best", "user", "none"])
+def test_a_lane_that_is_hung_up_on_takes_what_runs_with_it(namespaces):
+    """At every level, from another thread, in the middle of a command; the folder goes too."""
+    before = remains()
+    command = "while sleep 0.01; do echo x > $RANDOM; done & sleep 70"
+    session = Session(LaneSettings(namespaces=namespaces), limits=LIMITS)
+    timer = threading.Timer(0.3, session.hang_up)
+    timer.start()
+    begin = time.monotonic()
+    with pytest.raises(SessionLost):
+        session.run(["bash", "-c", command], limits=Limits(cpu=60.0, wall=60.0))
+    assert time.monotonic() - begin < 5.0
+    timer.join()
+    session.hang_up()
+    session.close()
+    assert remains_soon(before) == {}
+
+
+def test_lanes_share_no_users():
+    spans = sorted(
+        first_uid(pid, kind + number)
+        for pid in (1, 2, 999)
+        for kind in (0, EXAMINERS, SESSIONS)
+        for number in range(KIND)
+    )
+    assert min(b - a for a, b in itertools.pairwise(spans)) == UIDS
+    assert spans[-1] + UIDS < 1 << 31

@@ -49,6 +49,34 @@ def test_paths_stay_in_the_folder(session, name):
         session.write({name: b""})
 
 
+@pytest.mark.parametrize(
+    ("command", "environment"),
+    [
+        ([], {}),
+        ("true", {}),
+        (["echo", "a\0b"], {}),
+        (["echo", "\ud800"], {}),
+        (["echo", b"bytes"], {}),
+        (["true"], {"A=B": ""}),
+        (["true"], {"A": "\0"}),
+        (["true", "x" * (9 << 20)], {}),
+    ],
+)
+def test_commands_that_cannot_be(session, command, environment):
+    with pytest.raises(ValueError):  # noqa: PT011
+        session.run(command, environment=environment)
+    assert session.run(["no\udc80such"]).code == 126
+
+
+def test_names_may_be_anything_that_the_system_takes():
+    names = ["a b", "line\nbreak", "\f\u2028", "\udcff", "-x", "ü"]
+    with Session(limits=SHORT) as session:
+        session.write({name: name.encode(errors="surrogateescape") for name in names})
+        assert sorted(session.list()) == sorted(names)
+        for name in names:
+            assert session.read(name) == name.encode(errors="surrogateescape")
+
+
 def test_links_lead_nowhere(session):
     session.run(["bash", "-c", "ln -s /etc/shadow link; ln -s /proc/1/environ other"])
     for name in ("link", "other"):
