@@ -239,6 +239,8 @@ def make_parser() -> Parser:
         ("queue", 0, "N", "jobs taken at most, running ones included (default: 16 a lane)"),
         ("min-isolation", 1, "LEVEL", "0 to 4; refuse to serve below (default: 1)"),
         ("drain-seconds", 30.0, "SECONDS", "for what runs, once told to end (default: 30)"),
+        ("sessions", -1, "N", "sessions at a time (default: as many as lanes); 0 takes none"),
+        ("session-idle", 600.0, "SECONDS", "without a request, which end a session (600)"),
         ("metrics-listen", "", "HOST:PORT", "serve metrics for Prometheus"),
         ("token-file", "", "FILE", "holds the token that clients must show"),
         ("tls-cert", "", "FILE", "certificate, PEM"),
@@ -318,7 +320,7 @@ def run_worker(arguments: argparse.Namespace) -> int:
     from codejax.execution.worker import WorkerSettings, serve
 
     names = ("listen", "lanes", "queue", "min_isolation", "unsafe", "drain_seconds")
-    names += ("metrics_listen", "with_parent")
+    names += ("sessions", "session_idle", "metrics_listen", "with_parent")
     token = read_token(arguments.token_file)
     access = Access(token, arguments.tls_cert, arguments.tls_key, arguments.tls_ca)
     chosen = {name: getattr(arguments, name) for name in names}

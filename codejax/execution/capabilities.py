@@ -15,7 +15,7 @@ ABSENT = "absent: "  # in place of a language's version, before the reason
 @dataclasses.dataclass(frozen=True, slots=True)
 class Load:
     """How busy a worker is. queue_wait: seconds that a job waits now. overloaded: its machine has
-    too little processor time to go round.
+    too little processor time to go round. sessions: that are open.
     """
 
     lanes_busy: int = 0
@@ -23,12 +23,14 @@ class Load:
     queue_wait: float = 0.0
     draining: bool = False
     overloaded: bool = False
+    sessions: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Capabilities:
     """protocol: of messages; version: of codejax. stream_jobs: that one stream may have open.
     languages: name -> version, or "absent: why". toolchain: fingerprint of these versions.
+    sessions: at a time; 0 for a worker that takes none.
     """
 
     worker: str
@@ -40,6 +42,7 @@ class Capabilities:
     version: str = ""
     protocol: int = PROTOCOL
     load: Load = Load()
+    sessions: int = 0
 
     def runs(self, language: str) -> bool:
         """Whether programs in this language can be judged here."""

@@ -12,10 +12,27 @@ from codejax.execution.cache import Cache
 from codejax.execution.dispatch import NoWorkers
 from codejax.execution.fleet import Fleet
 from codejax.execution.fleet_settings import FleetSettings
+from codejax.execution.limits import Limits
 from codejax.execution.local import Local
 from codejax.execution.protocol import Job, Result
+from codejax.execution.remote_session import AsyncSession
+from codejax.execution.workspace import SECONDS, CommandResult, SessionLost, SessionOver, Workspace
 
-__all__ = ["Access", "Cache", "Executor", "Fleet", "FleetSettings", "Local", "NoWorkers", "connect"]
+__all__ = [
+    "Access",
+    "AsyncSession",
+    "Cache",
+    "CommandResult",
+    "Executor",
+    "Fleet",
+    "FleetSettings",
+    "Local",
+    "NoWorkers",
+    "SessionLost",
+    "SessionOver",
+    "Workspace",
+    "connect",
+]
 
 
 class Executor(Protocol):
@@ -37,6 +54,16 @@ class Executor(Protocol):
 
     def as_judged(self, jobs: Sequence[Job]) -> AsyncIterator[tuple[int, Result]]:
         """Index and result of each, as they come."""
+        ...
+
+    def session(self, *, limits: Limits | None = None, seconds: float = SECONDS) -> Workspace:
+        """A work folder that stays and commands in it; see `Fleet.session`."""
+        ...
+
+    async def asession(
+        self, *, limits: Limits | None = None, seconds: float = SECONDS
+    ) -> AsyncSession:
+        """The same to await."""
         ...
 
     def close(self) -> None:

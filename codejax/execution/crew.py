@@ -8,11 +8,13 @@ why.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
+import functools
 import logging
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from codejax.execution.access import Access
 from codejax.execution.addresses import Resolver
@@ -21,8 +23,10 @@ from codejax.execution.capabilities import Capabilities
 from codejax.execution.dispatch import Dispatcher
 from codejax.execution.fleet_settings import FleetSettings
 from codejax.execution.remote import Remote, State
+from codejax.execution.session_calls import SessionCalls
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 CLOSE_SECONDS = 10.0
 LINGER = 0.03  # seconds for what grpc still has to tell a loop; it complains of a closed one
@@ -63,6 +67,45 @@ class Crew:
                 raise Closed("the executor belongs to the process that this one was forked from")
             self._loop.call_soon_threadsafe(function, *arguments)
 
+    def submit(
+        self,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        *arguments: Any,
+        undo: Callable[[T], Coroutine[Any, Any, Any]] | None = None,
+    ) -> concurrent.futures.Future[T]:
+        """Have the loop run a coroutine, from any thread; cancelling the future cancels it. undo:
+        takes a result that nobody waits for any more. Raises Closed, then or from the future.
+        """
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        async def work() -> None:
+            try:
+                result = await function(*arguments)
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError):
+                    error = Closed("the executor is closed")
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
+                return
+            if future.set_running_or_notify_cancel():
+                future.set_result(result)
+            elif undo is not None:
+                await undo(result)
+
+        def begin() -> None:
+            task = self._loop.create_task(work())
+            self._works.add(task)
+            task.add_done_callback(self._works.discard)
+            future.add_done_callback(functools.partial(self._cancel, task))
+
+        self.call(begin)
+        return future
+
+    def _cancel(self, task: asyncio.Task[None], future: concurrent.futures.Future[Any]) -> None:
+        if future.cancelled():
+            with contextlib.suppress(Closed):
+                self.call(task.cancel)
+
     def close(self) -> None:
         """Leave the workers; who still waits gets Closed."""
         with contextlib.suppress(Closed):
@@ -78,6 +121,8 @@ class Crew:
     async def _live(self, started: threading.Event) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         self.dispatcher = Dispatcher(self.settings, self.cache)
+        self.sessions = SessionCalls(self.settings, self.dispatcher)
+        self._works: set[asyncio.Task[None]] = set()
         self._visits: dict[str, tuple[Remote, asyncio.Task[None]]] = {}
         self._broken: asyncio.Future[None] = self._loop.create_future()
         tasks: list[asyncio.Task[Any]] = [
@@ -88,13 +133,15 @@ class Crew:
         failed = [task for task in (self._broken, *tasks) if task.done() and task.exception()]
         with self._lock:
             self._closed = failed[0].exception() if failed else Closed("the executor is closed")
-        await asyncio.sleep(0)  # calls made before that
+        for _ in range(2):  # calls made before that, and the work that they asked for
+            await asyncio.sleep(0)
         assert self._closed is not None
         self.dispatcher.fail_all(self._closed)
-        tasks += [task for _, task in self._visits.values()]
+        tasks += [*self._works, *(task for _, task in self._visits.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.sessions.close_all("the executor is closed")
         self._broken.cancel()
         await asyncio.sleep(LINGER)
 

@@ -243,21 +243,23 @@ class Isolation(_message.Message):
     def __init__(self, level: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("lanes_busy", "queued", "queue_wait_seconds", "draining", "overloaded")
+    __slots__ = ("lanes_busy", "queued", "queue_wait_seconds", "draining", "overloaded", "sessions")
     LANES_BUSY_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     QUEUE_WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     OVERLOADED_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
     lanes_busy: int
     queued: int
     queue_wait_seconds: float
     draining: bool
     overloaded: bool
-    def __init__(self, lanes_busy: _Optional[int] = ..., queued: _Optional[int] = ..., queue_wait_seconds: _Optional[float] = ..., draining: _Optional[bool] = ..., overloaded: _Optional[bool] = ...) -> None: ...
+    sessions: int
+    def __init__(self, lanes_busy: _Optional[int] = ..., queued: _Optional[int] = ..., queue_wait_seconds: _Optional[float] = ..., draining: _Optional[bool] = ..., overloaded: _Optional[bool] = ..., sessions: _Optional[int] = ...) -> None: ...
 
 class Capabilities(_message.Message):
-    __slots__ = ("worker", "protocol", "version", "isolation", "lanes", "stream_jobs", "languages", "toolchain", "load")
+    __slots__ = ("worker", "protocol", "version", "isolation", "lanes", "stream_jobs", "languages", "toolchain", "load", "sessions")
     class LanguagesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -274,6 +276,7 @@ class Capabilities(_message.Message):
     LANGUAGES_FIELD_NUMBER: _ClassVar[int]
     TOOLCHAIN_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
     worker: str
     protocol: int
     version: str
@@ -283,4 +286,161 @@ class Capabilities(_message.Message):
     languages: _containers.ScalarMap[str, str]
     toolchain: str
     load: Load
-    def __init__(self, worker: _Optional[str] = ..., protocol: _Optional[int] = ..., version: _Optional[str] = ..., isolation: _Optional[_Union[Isolation, _Mapping]] = ..., lanes: _Optional[int] = ..., stream_jobs: _Optional[int] = ..., languages: _Optional[_Mapping[str, str]] = ..., toolchain: _Optional[str] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
+    sessions: int
+    def __init__(self, worker: _Optional[str] = ..., protocol: _Optional[int] = ..., version: _Optional[str] = ..., isolation: _Optional[_Union[Isolation, _Mapping]] = ..., lanes: _Optional[int] = ..., stream_jobs: _Optional[int] = ..., languages: _Optional[_Mapping[str, str]] = ..., toolchain: _Optional[str] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., sessions: _Optional[int] = ...) -> None: ...
+
+class SessionRequest(_message.Message):
+    __slots__ = ("open", "write", "read", "list", "run")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    LIST_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    open: OpenSession
+    write: WriteFiles
+    read: ReadFile
+    list: ListFolder
+    run: RunCommand
+    def __init__(self, open: _Optional[_Union[OpenSession, _Mapping]] = ..., write: _Optional[_Union[WriteFiles, _Mapping]] = ..., read: _Optional[_Union[ReadFile, _Mapping]] = ..., list: _Optional[_Union[ListFolder, _Mapping]] = ..., run: _Optional[_Union[RunCommand, _Mapping]] = ...) -> None: ...
+
+class OpenSession(_message.Message):
+    __slots__ = ("limits", "seconds")
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    limits: Limits
+    seconds: float
+    def __init__(self, limits: _Optional[_Union[Limits, _Mapping]] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class WriteFiles(_message.Message):
+    __slots__ = ("files",)
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedCompositeFieldContainer[File]
+    def __init__(self, files: _Optional[_Iterable[_Union[File, _Mapping]]] = ...) -> None: ...
+
+class File(_message.Message):
+    __slots__ = ("name", "content")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    content: bytes
+    def __init__(self, name: _Optional[bytes] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class ReadFile(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    def __init__(self, name: _Optional[bytes] = ...) -> None: ...
+
+class ListFolder(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    def __init__(self, name: _Optional[bytes] = ...) -> None: ...
+
+class RunCommand(_message.Message):
+    __slots__ = ("command", "stdin", "limits", "environment")
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    STDIN_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    command: _containers.RepeatedScalarFieldContainer[bytes]
+    stdin: bytes
+    limits: Limits
+    environment: _containers.RepeatedCompositeFieldContainer[Variable]
+    def __init__(self, command: _Optional[_Iterable[bytes]] = ..., stdin: _Optional[bytes] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., environment: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ...) -> None: ...
+
+class Variable(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    value: bytes
+    def __init__(self, name: _Optional[bytes] = ..., value: _Optional[bytes] = ...) -> None: ...
+
+class SessionReply(_message.Message):
+    __slots__ = ("opened", "written", "read", "listed", "ended", "error", "part", "ends_in")
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    LISTED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    ENDS_IN_FIELD_NUMBER: _ClassVar[int]
+    opened: SessionOpened
+    written: FilesWritten
+    read: FileRead
+    listed: FolderListed
+    ended: CommandEnded
+    error: SessionError
+    part: bytes
+    ends_in: float
+    def __init__(self, opened: _Optional[_Union[SessionOpened, _Mapping]] = ..., written: _Optional[_Union[FilesWritten, _Mapping]] = ..., read: _Optional[_Union[FileRead, _Mapping]] = ..., listed: _Optional[_Union[FolderListed, _Mapping]] = ..., ended: _Optional[_Union[CommandEnded, _Mapping]] = ..., error: _Optional[_Union[SessionError, _Mapping]] = ..., part: _Optional[bytes] = ..., ends_in: _Optional[float] = ...) -> None: ...
+
+class SessionOpened(_message.Message):
+    __slots__ = ("isolation", "worker")
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    isolation: Isolation
+    worker: str
+    def __init__(self, isolation: _Optional[_Union[Isolation, _Mapping]] = ..., worker: _Optional[str] = ...) -> None: ...
+
+class FilesWritten(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FileRead(_message.Message):
+    __slots__ = ("content",)
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    def __init__(self, content: _Optional[bytes] = ...) -> None: ...
+
+class FolderListed(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, names: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class CommandEnded(_message.Message):
+    __slots__ = ("code", "stopped", "cpu", "wall", "memory", "stdout", "stderr", "left")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
+    CPU_FIELD_NUMBER: _ClassVar[int]
+    WALL_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    STDOUT_FIELD_NUMBER: _ClassVar[int]
+    STDERR_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    stopped: str
+    cpu: float
+    wall: float
+    memory: int
+    stdout: bytes
+    stderr: bytes
+    left: float
+    def __init__(self, code: _Optional[int] = ..., stopped: _Optional[str] = ..., cpu: _Optional[float] = ..., wall: _Optional[float] = ..., memory: _Optional[int] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., left: _Optional[float] = ...) -> None: ...
+
+class SessionError(_message.Message):
+    __slots__ = ("kind", "message")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[SessionError.Kind]
+        KIND_NOT_FOUND: _ClassVar[SessionError.Kind]
+        KIND_IS_A_FOLDER: _ClassVar[SessionError.Kind]
+        KIND_NOT_A_FOLDER: _ClassVar[SessionError.Kind]
+        KIND_OS: _ClassVar[SessionError.Kind]
+        KIND_VALUE: _ClassVar[SessionError.Kind]
+        KIND_OVER: _ClassVar[SessionError.Kind]
+    KIND_UNSPECIFIED: SessionError.Kind
+    KIND_NOT_FOUND: SessionError.Kind
+    KIND_IS_A_FOLDER: SessionError.Kind
+    KIND_NOT_A_FOLDER: SessionError.Kind
+    KIND_OS: SessionError.Kind
+    KIND_VALUE: SessionError.Kind
+    KIND_OVER: SessionError.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    kind: SessionError.Kind
+    message: bytes
+    def __init__(self, kind: _Optional[_Union[SessionError.Kind, str]] = ..., message: _Optional[bytes] = ...) -> None: ...

@@ -42,6 +42,11 @@ class ExecutionStub:
                 request_serializer=codejax_dot_execution_dot_execution__pb2.Job.SerializeToString,
                 response_deserializer=codejax_dot_execution_dot_execution__pb2.Result.FromString,
                 _registered_method=True)
+        self.Session = channel.stream_stream(
+                '/codejax.execution.v1.Execution/Session',
+                request_serializer=codejax_dot_execution_dot_execution__pb2.SessionRequest.SerializeToString,
+                response_deserializer=codejax_dot_execution_dot_execution__pb2.SessionReply.FromString,
+                _registered_method=True)
         self.GetCapabilities = channel.unary_unary(
                 '/codejax.execution.v1.Execution/GetCapabilities',
                 request_serializer=codejax_dot_execution_dot_execution__pb2.CapabilitiesRequest.SerializeToString,
@@ -62,6 +67,17 @@ class ExecutionServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Session(self, request_iterator, context):
+        """One call is one session: a jailed work folder, gone when the call ends, however it ends. The
+        first request is `open`; each has one reply, in order. What the client did wrong is in a reply.
+        The call ends with RESOURCE_EXHAUSTED (no room for a session) or UNAVAILABLE (the worker drains)
+        before anything was run; later with DATA_LOSS (the jail is lost), ABORTED (no request for too
+        long) or UNAVAILABLE (the drain's time is over), and the folder is lost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCapabilities(self, request, context):
         """Who the worker is, what it can run, how well it confines it, and how busy it is.
         """
@@ -77,6 +93,11 @@ def add_ExecutionServicer_to_server(servicer, server):
                     servicer.Judge,
                     request_deserializer=codejax_dot_execution_dot_execution__pb2.Job.FromString,
                     response_serializer=codejax_dot_execution_dot_execution__pb2.Result.SerializeToString,
+            ),
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=codejax_dot_execution_dot_execution__pb2.SessionRequest.FromString,
+                    response_serializer=codejax_dot_execution_dot_execution__pb2.SessionReply.SerializeToString,
             ),
             'GetCapabilities': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCapabilities,
@@ -112,6 +133,33 @@ class Execution:
             '/codejax.execution.v1.Execution/Judge',
             codejax_dot_execution_dot_execution__pb2.Job.SerializeToString,
             codejax_dot_execution_dot_execution__pb2.Result.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/codejax.execution.v1.Execution/Session',
+            codejax_dot_execution_dot_execution__pb2.SessionRequest.SerializeToString,
+            codejax_dot_execution_dot_execution__pb2.SessionReply.FromString,
             options,
             channel_credentials,
             insecure,

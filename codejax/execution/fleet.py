@@ -7,6 +7,7 @@ Callers wait, or await on a loop of theirs; the work is done by a `Crew`, in a t
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import queue
@@ -14,7 +15,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Self
 
-from codejax.execution import wire
+from codejax.execution import session_wire, wire
 from codejax.execution.access import Access, read_token
 from codejax.execution.addresses import Resolver, resolver, service_name
 from codejax.execution.cache import Cache
@@ -22,7 +23,11 @@ from codejax.execution.capabilities import Capabilities
 from codejax.execution.crew import Closed, Crew
 from codejax.execution.dispatch import Waiter
 from codejax.execution.fleet_settings import FleetSettings
+from codejax.execution.limits import Limits
 from codejax.execution.protocol import Job, Result
+from codejax.execution.remote_session import AsyncSession, RemoteSession, wait
+from codejax.execution.session_calls import SessionCall
+from codejax.execution.workspace import COMMAND, SECONDS
 
 Progress = Callable[[int, int], None]  # jobs answered, jobs in all
 Put = Callable[[tuple[int, Result | BaseException]], Any]
@@ -103,9 +108,32 @@ class Fleet:
         finally:
             batch.end()
 
+    def session(self, *, limits: Limits | None = None, seconds: float = SECONDS) -> RemoteSession:
+        """A session on the least busy worker; waits where none has room.
+
+        limits: of each command. seconds: of all commands together, by the clock. Raises NoWorkers
+        once settings wait no longer, ValueError for limits that cannot be.
+        """
+        limits = limits or COMMAND
+        call = wait(self._open_session(limits, seconds))
+        return RemoteSession(self, self._crew, call, limits)
+
+    async def asession(
+        self, *, limits: Limits | None = None, seconds: float = SECONDS
+    ) -> AsyncSession:
+        """As `session`, to await on the caller's loop."""
+        limits = limits or COMMAND
+        call = await asyncio.wrap_future(self._open_session(limits, seconds))
+        return AsyncSession(self, self._crew, call, limits)
+
+    def _open_session(
+        self, limits: Limits, seconds: float
+    ) -> concurrent.futures.Future[SessionCall]:
+        sessions, request = self._crew.sessions, session_wire.open_message(limits, seconds)
+        return self._crew.submit(sessions.open, request, undo=sessions.close)
+
     def workers(self) -> list[Capabilities]:
         """What the workers that are ready said of themselves when they were met."""
-
         return self._crew.workers()
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from codejax.execution.capabilities import Load
 from codejax.execution.protocol import Verdict
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-REFUSALS = ("full", "draining", "unauthenticated")
+REFUSALS = ("full", "sessions full", "draining", "unauthenticated")
 
 
 class Metrics:
@@ -39,6 +39,12 @@ class Metrics:
         )
         self.refused = prometheus_client.Counter(
             "codejax_worker_refused", "Jobs and calls refused", ["reason"], registry=registry
+        )
+        self.sessions = prometheus_client.Gauge(
+            "codejax_worker_sessions", "Sessions open", registry=registry
+        )
+        self.commands = prometheus_client.Counter(
+            "codejax_worker_commands", "Commands run in sessions", registry=registry
         )
         self.lane_restarts = prometheus_client.Counter(
             "codejax_worker_lane_restarts", "Lanes lost and replaced", registry=registry

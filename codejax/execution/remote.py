@@ -179,7 +179,7 @@ class Remote:
     async def _connect(self) -> str:
         """One connection, to its end; why it ended."""
         self._doubt = None
-        async with self._channel() as channel:
+        async with self.channel() as channel:
             stub = pb_grpc.ExecutionStub(channel)
             message = await stub.GetCapabilities(
                 pb.CapabilitiesRequest(),
@@ -196,7 +196,8 @@ class Remote:
                 self._call.cancel()
                 self._call = None
 
-    def _channel(self) -> grpc.aio.Channel:
+    def channel(self) -> grpc.aio.Channel:
+        """A connection of its own to the worker. Close it."""
         milliseconds = int(self.settings.keepalive * 1000)
         options: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", wire.MAX_MESSAGE),

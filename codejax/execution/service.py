@@ -1,4 +1,5 @@
 """The service's calls: streams of jobs into the pool and of results out of it, and who may call.
+Sessions have a module of their own.
 
 A stream takes as many jobs as it may have open and reads no further until some are answered. Where
 the pool is full or drains, the stream answers what has begun and ends with the status that says so;
@@ -26,6 +27,7 @@ from codejax.execution.access import Access
 from codejax.execution.capabilities import Capabilities
 from codejax.execution.metrics import Metrics
 from codejax.execution.pool import Closed, Full, Pool, Task
+from codejax.execution.session_service import Sessions
 
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"  # open to all: a kubelet's probe shows no token
 
@@ -59,9 +61,14 @@ class Service(pb_grpc.ExecutionServicer):
     """The calls of execution.proto."""
 
     def __init__(
-        self, pool: Pool, capabilities: Callable[[], Capabilities], stream_jobs: int
+        self,
+        pool: Pool,
+        sessions: Sessions,
+        capabilities: Callable[[], Capabilities],
+        stream_jobs: int,
     ) -> None:
-        self.pool, self.capabilities, self.stream_jobs = pool, capabilities, stream_jobs
+        self.pool, self.sessions = pool, sessions
+        self.capabilities, self.stream_jobs = capabilities, stream_jobs
         self._streams: set[_Stream] = set()
         self._draining = False
 
@@ -76,22 +83,30 @@ class Service(pb_grpc.ExecutionServicer):
         finally:
             self._streams.discard(stream)
 
+    async def Session(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> None:
+        """Requests of one session in, replies out."""
+        await self.sessions.serve(context)
+
     async def GetCapabilities(
         self, request: pb.CapabilitiesRequest, context: grpc.aio.ServicerContext
     ) -> pb.Capabilities:
         """What the worker says of itself."""
         return wire.capabilities_message(self.capabilities())
 
-    def drain(self) -> None:
-        """Take no job more; streams end once what has begun is answered."""
+    def drain(self, seconds: float) -> None:
+        """Take no job or session more; streams end once what has begun is answered, sessions may go
+        on for so long.
+        """
         self._draining = True
         for stream in self._streams:
             stream.drain()
+        self.sessions.drain(seconds)
 
     async def idle(self) -> None:
-        """Until no stream is open."""
+        """Until no stream and no session is open."""
         while self._streams:
             await asyncio.sleep(0.01)
+        await self.sessions.idle()
 
 
 class _Stream:

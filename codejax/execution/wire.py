@@ -54,7 +54,7 @@ STOPS = _lower(_names(pb.Stop, "STOP_"))
 KINDS = _lower(_names(pb.Comparator.Kind, "KIND_"))
 
 
-def _as_value_error(convert: Callable[P, T]) -> Callable[P, T]:
+def as_value_error(convert: Callable[P, T]) -> Callable[P, T]:
     """What protobuf refuses is a ValueError, whatever it calls it."""
 
     @functools.wraps(convert)
@@ -87,13 +87,33 @@ def _text(data: bytes) -> str:
     return data.decode(errors="surrogatepass")
 
 
-def _real(value: float) -> float:
+def finite(value: float) -> float:
+    """A number that is one. ValueError for another."""
     if not math.isfinite(value):
         raise ValueError(f"{value} where a number is wanted")
     return value
 
 
-@_as_value_error
+@as_value_error
+def limits_message(limits: Limits) -> pb.Limits:
+    """Limits to send."""
+    return pb.Limits(**limits.to_plain())
+
+
+def read_limits(message: pb.Limits) -> Limits:
+    """Limits as they arrived. ValueError where a number is none."""
+    return Limits(
+        cpu=finite(message.cpu),
+        wall=finite(message.wall),
+        memory=message.memory,
+        output=message.output,
+        disk=message.disk,
+        processes=message.processes,
+        descriptors=message.descriptors,
+    )
+
+
+@as_value_error
 def job_message(job: Job, number: int) -> pb.Job:
     """A job under the number that its result will bear. ValueError where it cannot be said."""
     message = pb.Job(
@@ -105,7 +125,7 @@ def job_message(job: Job, number: int) -> pb.Job:
         entry=job.entry,
         files=job.files,
         tests=[_test_message(test) for test in job.tests],
-        limits=pb.Limits(**job.limits.to_plain()),
+        limits=limits_message(job.limits),
         comparator=pb.Comparator(
             kind=_number(KINDS[0], job.comparator.kind, "comparator.kind"),
             absolute=job.comparator.absolute,
@@ -135,12 +155,12 @@ def _test_message(test: Test) -> pb.Test:
     )
 
 
-@_as_value_error
+@as_value_error
 def read_job(message: pb.Job) -> Job:
     """The job of a message. ValueError where it makes no sense."""
     if not message.number:
         raise ValueError("a job without a number")
-    limits, comparator = message.limits, message.comparator
+    comparator = message.comparator
     job = Job(
         source=_text(message.source),
         tests=tuple(_read_test(test) for test in message.tests),
@@ -148,24 +168,16 @@ def read_job(message: pb.Job) -> Job:
         mode=_name(MODES[1], message.mode, "mode"),
         entry=message.entry,
         files=dict(message.files),
-        limits=Limits(
-            cpu=_real(limits.cpu),
-            wall=_real(limits.wall),
-            memory=limits.memory,
-            output=limits.output,
-            disk=limits.disk,
-            processes=limits.processes,
-            descriptors=limits.descriptors,
-        ),
+        limits=read_limits(message.limits),
         comparator=Comparator(
             kind=_name(KINDS[1], comparator.kind, "comparator.kind"),
-            absolute=_real(comparator.absolute),
-            relative=_real(comparator.relative),
+            absolute=finite(comparator.absolute),
+            relative=finite(comparator.relative),
             source=_text(comparator.source),
         ),
         interactor=_text(message.interactor),
         stop=_name(STOPS[1], message.stop, "stop"),
-        deadline=_real(message.deadline),
+        deadline=finite(message.deadline),
         policy_version=message.policy_version,
     )
     if message.id and message.id != job.id:
@@ -186,7 +198,7 @@ def _read_test(message: pb.Test) -> Test:
     )
 
 
-@_as_value_error
+@as_value_error
 def result_message(answer: Answer) -> pb.Result:
     """An answer to send. One that is too large for a message loses its excerpts, and says so."""
     result = answer.result
@@ -229,7 +241,7 @@ def _test_result_message(test: TestResult) -> pb.TestResult:
     )
 
 
-@_as_value_error
+@as_value_error
 def read_result(message: pb.Result) -> Answer:
     """The answer of a message. ValueError where it makes no sense."""
     result = Result(
@@ -241,7 +253,7 @@ def read_result(message: pb.Result) -> Answer:
         worker=message.worker,
         toolchain=message.toolchain,
         policy_version=message.policy_version,
-        seconds=_real(message.seconds),
+        seconds=finite(message.seconds),
     )
     return Answer(message.number, result, message.overloaded)
 
@@ -250,8 +262,8 @@ def _read_test_result(message: pb.TestResult) -> TestResult:
     return TestResult(
         name=message.name,
         verdict=_read_verdict(message.verdict),
-        cpu=_real(message.cpu),
-        wall=_real(message.wall),
+        cpu=finite(message.cpu),
+        wall=finite(message.wall),
         memory=message.memory,
         digest=message.digest,
         stdout=_text(message.stdout),
@@ -278,17 +290,15 @@ def contradiction(job: Job, result: Result) -> str:
     return ""
 
 
-@_as_value_error
+@as_value_error
 def capabilities_message(capabilities: Capabilities) -> pb.Capabilities:
     """What a worker says of itself, to send."""
-    isolation, load = capabilities.isolation, capabilities.load
+    load = capabilities.load
     return pb.Capabilities(
         worker=capabilities.worker,
         protocol=capabilities.protocol,
         version=capabilities.version,
-        isolation=pb.Isolation(
-            level=isolation.level, features=isolation.features, missing=isolation.missing
-        ),
+        isolation=isolation_message(capabilities.isolation),
         lanes=capabilities.lanes,
         stream_jobs=capabilities.stream_jobs,
         languages=capabilities.languages,
@@ -299,21 +309,36 @@ def capabilities_message(capabilities: Capabilities) -> pb.Capabilities:
             queue_wait_seconds=load.queue_wait,
             draining=load.draining,
             overloaded=load.overloaded,
+            sessions=load.sessions,
         ),
+        sessions=capabilities.sessions,
     )
 
 
-@_as_value_error
+@as_value_error
+def isolation_message(isolation: Isolation) -> pb.Isolation:
+    """An isolation to send."""
+    return pb.Isolation(
+        level=isolation.level, features=isolation.features, missing=isolation.missing
+    )
+
+
+def read_isolation(message: pb.Isolation) -> Isolation:
+    """An isolation as it arrived."""
+    return Isolation(message.level, tuple(message.features), tuple(message.missing))
+
+
+@as_value_error
 def read_capabilities(message: pb.Capabilities) -> Capabilities:
     """What a worker says of itself. ValueError where it makes no sense."""
     if message.lanes < 1 or message.stream_jobs < 1:
         raise ValueError(f"{message.lanes} lanes, {message.stream_jobs} jobs a stream")
-    isolation, load = message.isolation, message.load
+    load = message.load
     return Capabilities(
         worker=message.worker,
         protocol=message.protocol,
         version=message.version,
-        isolation=Isolation(isolation.level, tuple(isolation.features), tuple(isolation.missing)),
+        isolation=read_isolation(message.isolation),
         lanes=message.lanes,
         stream_jobs=message.stream_jobs,
         languages=dict(message.languages),
@@ -321,8 +346,10 @@ def read_capabilities(message: pb.Capabilities) -> Capabilities:
         load=Load(
             lanes_busy=load.lanes_busy,
             queued=load.queued,
-            queue_wait=_real(load.queue_wait_seconds),
+            queue_wait=finite(load.queue_wait_seconds),
             draining=load.draining,
             overloaded=load.overloaded,
+            sessions=load.sessions,
         ),
+        sessions=message.sessions,
     )

@@ -9,6 +9,7 @@ finishes what runs. What a job is, and who may judge it, it leaves to the pool.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import os
@@ -28,12 +29,15 @@ from grpc_reflection.v1alpha import reflection
 from codejax import __version__
 from codejax.execution import execution_pb2 as pb
 from codejax.execution import execution_pb2_grpc as pb_grpc
-from codejax.execution import kernel, wire
+from codejax.execution import kernel, session_service, wire
 from codejax.execution.access import Access, check_address, is_local
 from codejax.execution.capabilities import Capabilities
+from codejax.execution.lane import KIND, SESSIONS, LaneSettings, remove_stale
 from codejax.execution.metrics import Metrics
 from codejax.execution.pool import Judging, Pool, Terms
 from codejax.execution.service import Gate, Service
+from codejax.execution.session import Session
+from codejax.execution.session_service import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ MAX_CALLS = 512
 JOBS_A_LANE = 16  # queued and running together, unless settings say otherwise
 STREAM_JOBS_A_LANE = 8
 HEALTH_SECONDS = 0.5
+SESSION_END_SECONDS = 10.0
 READY = "ready on "  # how the line begins that a started worker announces
 ABANDONED = 1  # exit code when jobs still ran after the drain's time
 OPTIONS = (
@@ -62,8 +67,9 @@ class WorkerSettings:
     """listen: HOST:PORT (0: any free one) or unix:/path. lanes: jobs at a time; 0: one a core.
     min_isolation: the level below which it refuses to serve; 0 wants `unsafe` too. queue: jobs
     queued and running at most; 0: 16 a lane. drain_seconds: for what runs when the end is asked
-    for. metrics_listen: HOST:PORT of Prometheus's page, or "". with_parent: end with standard
-    input, as it does when the process that holds its other end is gone.
+    for. sessions: at a time; -1: as many as lanes. session_idle: seconds without a request after
+    which one is ended. metrics_listen: HOST:PORT of Prometheus's page, or "". with_parent: end with
+    standard input, as it does when the process that holds its other end is gone.
     """
 
     listen: str = "127.0.0.1:0"
@@ -74,6 +80,8 @@ class WorkerSettings:
     metrics_listen: str = ""
     queue: int = 0
     drain_seconds: float = 30.0
+    sessions: int = -1
+    session_idle: float = 600.0
     with_parent: bool = False
 
     def check(self) -> None:
@@ -81,8 +89,12 @@ class WorkerSettings:
         check_address(self.listen, option="--listen")
         if self.metrics_listen:
             check_address(self.metrics_listen, option="--metrics-listen")
-        if not 0 <= self.lanes <= 1024:
-            raise ValueError(f"--lanes={self.lanes}; wanted 1 to 1024, or 0 for one a core")
+        if not 0 <= self.lanes <= KIND:
+            raise ValueError(f"--lanes={self.lanes}; wanted 1 to {KIND}, or 0 for one a core")
+        if not -1 <= self.sessions <= KIND:
+            raise ValueError(f"--sessions={self.sessions}; wanted 0 to {KIND}, or -1: as lanes")
+        if not self.session_idle > 0:
+            raise ValueError(f"--session-idle={self.session_idle}; wanted seconds above 0")
         if self.queue < 0 or 0 < self.queue < self.num_lanes:
             raise ValueError(f"--queue={self.queue}; wanted at least --lanes={self.num_lanes}")
         if not 0 <= self.min_isolation <= 4:
@@ -103,6 +115,11 @@ class WorkerSettings:
         return self.lanes or len(os.sched_getaffinity(0))
 
     @property
+    def num_sessions(self) -> int:
+        """Bound of sessions, with -1 resolved."""
+        return self.num_lanes if self.sessions < 0 else self.sessions
+
+    @property
     def num_jobs(self) -> int:
         """Bound of jobs queued and running."""
         return self.queue or JOBS_A_LANE * self.num_lanes
@@ -117,13 +134,14 @@ class Worker:
         make_judge: Callable[[int], Judging] | None = None,
         languages: dict[str, str] | None = None,
         toolchain: str = "",
+        lane_settings: LaneSettings = LaneSettings(),
     ) -> None:
         settings.check()
         self.settings, self._credentials = settings, settings.access.server_credentials()
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.metrics, self.metrics_address = Metrics(), ""
         if make_judge is None:
-            make_judge, languages, toolchain = _real_judges()
+            make_judge, languages, toolchain, lane_settings = _real_judges()
         self.languages, self.toolchain = dict(languages or {}), toolchain
         terms = Terms(
             name=self.name,
@@ -134,6 +152,18 @@ class Worker:
             languages=self.languages,
         )
         self.pool = Pool(make_judge, terms, self.metrics)
+        self.sessions = Sessions(
+            lambda number, limits, seconds: Session(
+                lane_settings, limits=limits, seconds=seconds, number=SESSIONS + number
+            ),
+            session_service.Terms(
+                worker=self.name,
+                bound=settings.num_sessions,
+                idle=settings.session_idle,
+                min_isolation=settings.min_isolation,
+            ),
+            self.metrics,
+        )
         self.stream_jobs = min(settings.num_jobs, STREAM_JOBS_A_LANE * settings.num_lanes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Event | None = None
@@ -175,14 +205,15 @@ class Worker:
             languages=self.languages,
             toolchain=self.toolchain,
             version=__version__,
-            load=self.pool.load(),
+            load=dataclasses.replace(self.pool.load(), sessions=self.sessions.open),
+            sessions=self.settings.num_sessions,
         )
 
     async def _serve(self, announce: Callable[[str], None], begin: float) -> int:
         self._loop = asyncio.get_running_loop()
         self._ending, self._hurry = asyncio.Event(), asyncio.Event()
         self._listen_to_signals()
-        service = Service(self.pool, self.capabilities, self.stream_jobs)
+        service = Service(self.pool, self.sessions, self.capabilities, self.stream_jobs)
         states = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
         server = grpc.aio.server(
             interceptors=[Gate(self.settings.access, self.metrics)],
@@ -259,6 +290,7 @@ class Worker:
             metrics=self.metrics_address,
             lanes=settings.num_lanes,
             queue=settings.num_jobs,
+            sessions=settings.num_sessions,
             isolation=isolation._asdict(),
             languages=self.languages,
             toolchain=self.toolchain,
@@ -280,11 +312,12 @@ class Worker:
 
     async def _drain(self, server: grpc.aio.Server, service: Service, states: Any) -> int:
         """Finish what runs, for a while."""
-        _log("draining", why=self._why, running=self.pool.load().lanes_busy)
+        running, sessions = self.pool.load().lanes_busy, self.sessions.open
+        _log("draining", why=self._why, running=running, sessions=sessions)
         begin = time.monotonic()
         self.pool.drain()
         await _tell(states, serving=False)
-        service.drain()
+        service.drain(self.settings.drain_seconds)
         hurry = asyncio.create_task(self._hurry.wait())
         done = asyncio.create_task(service.idle())
         await asyncio.wait(
@@ -295,6 +328,9 @@ class Worker:
         finished = done.done()
         hurry.cancel()
         done.cancel()
+        self.sessions.end_all("the worker has drained, and ends")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.sessions.idle(), SESSION_END_SECONDS)
         await server.stop(grace=0.5 if finished else 0.0)
         seconds = round(time.monotonic() - begin, 3)
         _log("ended", why=self._why, finished=finished, seconds=seconds)
@@ -310,15 +346,15 @@ def serve(settings: WorkerSettings, announce: Callable[[str], None]) -> int:
     return Worker(settings).run(announce)
 
 
-def _real_judges() -> tuple[Callable[[int], Judging], dict[str, str], str]:
+def _real_judges() -> tuple[Callable[[int], Judging], dict[str, str], str, LaneSettings]:
     from codejax.execution.judge import Judge
-    from codejax.execution.lane import LaneSettings, remove_stale
     from codejax.execution.languages import find_toolbox
 
     remove_stale()
     toolbox = find_toolbox()
     settings = LaneSettings(readable=toolbox.readable)
-    return lambda number: Judge(number, settings, toolbox), toolbox.report(), toolbox.fingerprint
+    fingerprint = toolbox.fingerprint
+    return lambda number: Judge(number, settings, toolbox), toolbox.report(), fingerprint, settings
 
 
 async def _tell(states: Any, *, serving: bool) -> None:

@@ -51,8 +51,8 @@ def remains_soon(before: dict[str, list[str]]) -> dict[str, list[str]]:
 def descendants(pid: int) -> list[str]:
     """The processes below one, as "pid command"."""
     found = []
-    for line in _lines(f"/proc/{pid}/task/{pid}/children"):
-        for child in map(int, line.split()):
+    for thread in _glob(pathlib.Path(f"/proc/{pid}/task"), "*"):
+        for child in map(int, " ".join(_lines(f"{thread}/children")).split()):
             command = " ".join(_lines(f"/proc/{child}/cmdline")).replace("\0", " ")
             found += [f"{child} {command}"[:200], *descendants(child)]
     return found

@@ -77,10 +77,13 @@ class Odd:
 
 @contextlib.contextmanager
 def odd_worker(
-    reply: Reply, told: Capabilities | bytes = TOLD, leave_after: int = 1 << 30
+    reply: Reply,
+    told: Capabilities | bytes = TOLD,
+    leave_after: int = 1 << 30,
+    session: Callable[[Iterator[bytes]], Iterator[bytes]] = iter,
 ) -> Iterator[Odd]:
     """A worker that answers as `reply` says; None is no answer. leave_after: jobs, after which it
-    ends the stream as if all were well.
+    ends the stream as if all were well. session: what it makes of a session's requests.
     """
     jobs: list[int] = []
 
@@ -101,6 +104,7 @@ def odd_worker(
 
     handlers = {
         "Judge": grpc.stream_stream_rpc_method_handler(judge),
+        "Session": grpc.stream_stream_rpc_method_handler(lambda requests, _: session(requests)),
         "GetCapabilities": grpc.unary_unary_rpc_method_handler(capabilities),
     }
     with futures.ThreadPoolExecutor(8) as threads:

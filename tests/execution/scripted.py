@@ -24,6 +24,7 @@ from typing import Any
 
 from codejax.execution.access import Access, read_token
 from codejax.execution.isolation import Isolation
+from codejax.execution.lane import LaneSettings
 from codejax.execution.logs import log_to_stderr
 from codejax.execution.protocol import Job, Result, TestResult, Verdict, stdio_test
 from codejax.execution.worker import READY, Worker, WorkerSettings
@@ -114,12 +115,18 @@ class Running:
 
 @contextlib.contextmanager
 def running(
-    level: int = 3, make: Callable[[int], Scripted] | None = None, **options: Any
+    level: int = 3,
+    make: Callable[[int], Scripted] | None = None,
+    lane_settings: LaneSettings = LaneSettings(),
+    **options: Any,
 ) -> Iterator[Running]:
-    """A worker on loopback, until the end of the `with` statement. make: its judges."""
+    """A worker on loopback, until the end of the `with` statement. make: its judges. lane_settings:
+    of its sessions, which are real.
+    """
     counts: dict[str, int] = {}
     settings = WorkerSettings(**{"lanes": 2, "drain_seconds": 5.0} | options)
-    worker = Worker(settings, make or (lambda number: Scripted(level, counts)), LANGUAGES, "tools")
+    make = make or (lambda number: Scripted(level, counts))
+    worker = Worker(settings, make, LANGUAGES, "tools", lane_settings)
     line: list[str] = []
     code: list[int] = []
     is_ready = threading.Event()

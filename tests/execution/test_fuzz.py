@@ -160,6 +160,7 @@ def call(front: Front, method: str, data: list[bytes], token: str = TOKEN) -> An
 
 
 S = grpc.StatusCode
+SESSION = f"/{SERVICE}/Session"
 JUDGE, TOLD = f"/{SERVICE}/Judge", f"/{SERVICE}/GetCapabilities"
 
 
@@ -201,7 +202,7 @@ def test_strangers(front: Front, token: str):
     """Without the token nothing but health is answered, whatever is sent."""
     reflect = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     watch = "/grpc.health.v1.Health/Watch"
-    for method in (JUDGE, TOLD, reflect, watch, "/no.such/Method"):
+    for method in (JUDGE, SESSION, TOLD, reflect, watch, "/no.such/Method"):
         for data in ([], [b""], [b"\xff" * 100], [bytes(1 << 20)] * 3):
             assert call(front, method, data, token) == (S.UNAUTHENTICATED, [])
     with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
@@ -210,7 +211,7 @@ def test_strangers(front: Front, token: str):
 
 
 def test_methods_that_there_are_not(front: Front):
-    assert call(front, f"/{SERVICE}/Session", [b""])[0] is S.UNIMPLEMENTED
+    assert call(front, f"/{SERVICE}/NoSuch", [b""])[0] is S.UNIMPLEMENTED
     assert call(front, "/", [b""])[0] is S.UNIMPLEMENTED
 
 

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 from judging import judge_with
+from scripted import running
 
+from codejax.execution.client import Fleet, Workspace
 from codejax.execution.limits import Limits
 from codejax.execution.protocol import Job, Test, Verdict
 from codejax.execution.session import Session, SessionLost, SessionOver
@@ -15,10 +19,21 @@ from codejax.execution.session import Session, SessionLost, SessionOver
 SHORT = Limits(cpu=2.0, wall=6.0)
 
 
+@pytest.fixture(scope="module", params=["here", "on a worker"])
+def opened(request: pytest.FixtureRequest) -> Iterator[Callable[..., Workspace]]:
+    """Opens a session, wherever it is."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "here":
+            yield lambda **options: stack.enter_context(Session(**options))
+        else:
+            made = stack.enter_context(running(sessions=4))
+            fleet = stack.enter_context(Fleet(f"static:{made.address}"))
+            yield lambda **options: stack.enter_context(fleet.session(**options))
+
+
 @pytest.fixture(scope="module")
-def session():
-    with Session(limits=SHORT) as made:
-        yield made
+def session(opened: Callable[..., Workspace]) -> Workspace:
+    return opened(limits=SHORT)
 
 
 def test_files_stay_between_commands(session):
@@ -68,9 +83,9 @@ def test_commands_that_cannot_be(session, command, environment):
     assert session.run(["no\udc80such"]).code == 126
 
 
-def test_names_may_be_anything_that_the_system_takes():
+def test_names_may_be_anything_that_the_system_takes(opened):
     names = ["a b", "line\nbreak", "\f\u2028", "\udcff", "-x", "ü"]
-    with Session(limits=SHORT) as session:
+    with opened(limits=SHORT) as session:
         session.write({name: name.encode(errors="surrogateescape") for name in names})
         assert sorted(session.list()) == sorted(names)
         for name in names:
@@ -84,8 +99,36 @@ def test_links_lead_nowhere(session):
             session.read(name)
     with pytest.raises(FileNotFoundError):
         session.read("nothing")
+    with pytest.raises(FileNotFoundError):
+        session.list("nothing")
     with pytest.raises(IsADirectoryError):
         session.read(".")
+    session.write({"file": b""})
+    with pytest.raises(NotADirectoryError):
+        session.list("file")
+    with pytest.raises(OSError, match="File exists|Not a directory"):
+        session.write({"file/below": b""})
+
+
+@pytest.mark.parametrize("limits", [Limits(cpu=-1.0), Limits(output=1 << 40), Limits(processes=0)])
+def test_limits_that_nothing_could_keep(opened, session, limits):
+    with pytest.raises(ValueError, match=r"limits\..* is not between"):
+        session.run(["true"], limits=limits)
+    with pytest.raises(ValueError, match=r"limits\..* is not between"):
+        opened(limits=limits)
+
+
+def test_hostile_output_is_bounded_and_arrives_as_it_was(session):
+    bounded = Limits(cpu=4.0, wall=8.0, output=100_000)
+    done = session.run(["yes"], limits=bounded)
+    assert (done.stopped, done.stdout) == ("output", b"y\n" * 50_000)
+    done = session.run(["bash", "-c", "head -c 9M /dev/zero >&2"], limits=bounded)
+    assert (done.code, len(done.stderr)) == (0, 1 << 16)
+    everything = bytes(range(256))
+    done = session.run(["tee", "/dev/stderr"], stdin=everything)
+    assert done.stdout == done.stderr == everything
+    assert session.run(["kill", "-9", "0"]).code in (1, -9)
+    assert session.run(["true"]).code == 0
 
 
 def test_a_full_box_is_an_error_of_the_command(session):
@@ -99,11 +142,15 @@ def test_a_full_box_is_an_error_of_the_command(session):
     session.write({"small": b"x"})
 
 
-def test_time_runs_out():
-    with Session(limits=SHORT, seconds=0.3) as session:
+def test_time_runs_out(opened):
+    with opened(limits=SHORT, seconds=0.3) as session:
+        session.write({"a": b"1"})
+        assert session.left == 0.3
         session.run(["sleep", "5"])
+        assert session.left <= 0.0
         with pytest.raises(SessionOver):
             session.run(["true"])
+        assert session.read("a") == b"1"
 
 
 def test_a_lost_jail_is_said_to_be_lost():

@@ -34,6 +34,7 @@ TEXT = st.text(max_size=20)
 BYTES = st.binary(max_size=20)
 REAL = st.floats(allow_nan=False, allow_infinity=False)
 COUNT = st.integers(0, 2**63 - 1)
+FEW = st.integers(0, 9)
 KINDS = tuple(wire.KINDS[0])
 
 LIMITS = st.builds(
@@ -110,7 +111,8 @@ CAPABILITIES = st.builds(
     toolchain=TEXT,
     version=TEXT,
     protocol=st.integers(1, 9),
-    load=st.builds(Load, st.integers(0, 9), st.integers(0, 9), REAL, st.booleans(), st.booleans()),
+    load=st.builds(Load, FEW, FEW, REAL, st.booleans(), st.booleans(), sessions=FEW),
+    sessions=st.integers(0, 1000),
 )
 NUMBER = st.integers(1, 2**64 - 1)
 PLAIN = Job("print(1)", (stdio_test("1", "2"),))
