@@ -134,7 +134,7 @@ class Sessions:
         finally:
             closed = seat.leave()
             closed.add_done_callback(lambda _: self._take_back(loop, seat.number))
-        await asyncio.wrap_future(closed)
+        await asyncio.shield(asyncio.wrap_future(closed))  # it goes on without us
 
     def _refuse_if_draining(self) -> None:
         if self._drain_ends:

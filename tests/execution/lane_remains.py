@@ -8,7 +8,7 @@ import pathlib
 import tempfile
 import time
 
-from codejax.execution.lane import WORKER_UIDS, first_uid
+from codejax.execution.lane import PREFIX, WORKER_UIDS, first_uid
 
 PLACES = ("/", "/etc", "/usr", "/root", "/run", "/tmp", "/dev/shm", "/var/tmp")
 MOMENT = 3.0  # seconds
@@ -28,7 +28,7 @@ def remains() -> dict[str, list[str]]:
             for name in names
             if name.startswith(groups)
         ],
-        "folders": [str(path) for path in temporary.glob("codejax-lane*")],
+        "folders": [str(path) for path in temporary.glob(f"{PREFIX}{os.getpid()}-*")],
         "marks": [str(path) for place in places for path in _glob(place, "codejax-escape*")],
     }
     return {kind: things for kind, things in found.items() if things}

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -328,10 +328,10 @@ def test_a_worker_that_is_killed():
 
 
 def test_a_jail_that_is_lost(worker: Running, fleet: Fleet):
-    before = descendants(os.getpid())
+    until(lambda: not descendants(os.getpid()))
     with nothing_left(), fleet.session() as session:
         session.write({"a": b""})
-        (zygote, *_) = [each for each in descendants(os.getpid()) if each not in before]
+        zygote, *_ = descendants(os.getpid())
         os.kill(int(zygote.split()[0]), signal.SIGKILL)
         with pytest.raises(SessionLost, match="DATA_LOSS: the session's jail is gone"):
             session.run(["true"])
@@ -350,7 +350,7 @@ def test_an_idle_session_is_ended():
                 session.run(["true"])
 
 
-def scripted_reply(replies: list[pb.SessionReply | bytes]) -> Callable[[Any], Iterator[bytes]]:
+def scripted_reply(replies: Sequence[pb.SessionReply | bytes]) -> Callable[[Any], Iterator[bytes]]:
     """A worker's end of a session that answers as it likes."""
 
     def session(requests: Iterator[bytes]) -> Iterator[bytes]:
