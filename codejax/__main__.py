@@ -240,7 +240,7 @@ def make_parser() -> Parser:
         ("min-isolation", 1, "LEVEL", "0 to 4; refuse to serve below (default: 1)"),
         ("drain-seconds", 30.0, "SECONDS", "for what runs, once told to end (default: 30)"),
         ("sessions", -1, "N", "sessions at a time (default: as many as lanes); 0 takes none"),
-        ("session-idle", 600.0, "SECONDS", "without a request, which end a session (600)"),
+        ("session-idle", 600.0, "SECONDS", "idle time that ends a session (default: 600)"),
         ("metrics-listen", "", "HOST:PORT", "serve metrics for Prometheus"),
         ("token-file", "", "FILE", "holds the token that clients must show"),
         ("tls-cert", "", "FILE", "certificate, PEM"),

@@ -39,7 +39,8 @@ class WorkerDied(RuntimeError):
 
 
 class Local(Fleet):
-    """Judges on this machine. lanes: jobs at a time; 0 for one a core. Close it, or use `with`.
+    """Judges on this machine. lanes: jobs at a time; 0 for one a core. sessions: at a time; -1 for
+    as many as lanes. Close it, or use `with`.
 
     The worker listens where only this user reaches it, with a token that nobody else knows.
     Raises WorkerDied where it does not come up, as on a machine that cannot confine programs to
@@ -50,6 +51,7 @@ class Local(Fleet):
         self,
         lanes: int = 0,
         *,
+        sessions: int = -1,
         min_isolation: int = 1,
         unsafe: bool = False,
         cache: Cache | None = None,
@@ -57,6 +59,7 @@ class Local(Fleet):
         command: Sequence[str] = (),
     ) -> None:
         options = [f"--lanes={lanes}", f"--min-isolation={min_isolation}"]
+        options.append(f"--sessions={sessions}")
         self._process = LocalWorker([*options, *(["--unsafe"] if unsafe else [])], command)
         try:
             super().__init__(

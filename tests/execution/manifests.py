@@ -232,16 +232,17 @@ def there_is_time_to_drain(bundle: Bundle) -> None:
 
 
 def resources_fit_the_lanes(bundle: Bundle) -> None:
-    """A core for each lane, memory for its job and its box; a lane's files fit into memory."""
+    """A core for each lane; memory for a job and its files of each lane and of each session."""
     lanes = int(bundle.flags["lanes"])
+    jails = lanes + int(bundle.flags["sessions"])
     resources = bundle.container["resources"]
     assert resources["requests"] == resources["limits"]  # no neighbour takes them
     assert int(resources["limits"]["cpu"]) == lanes
     (boxes,) = [volume for volume in bundle.pod["volumes"] if "emptyDir" in volume]
     assert boxes["emptyDir"]["medium"] == "Memory"
     size = size_of(boxes["emptyDir"]["sizeLimit"])
-    assert size >= lanes * BOX
-    assert size_of(resources["limits"]["memory"]) >= lanes * JOB + size
+    assert size >= jails * BOX
+    assert size_of(resources["limits"]["memory"]) >= jails * JOB + size
 
 
 def size_of(text: str) -> int:

@@ -104,6 +104,8 @@ MUTANTS = [
     ("there_is_time_to_drain", "POD.terminationGracePeriodSeconds", 60),
     ("there_is_time_to_drain", "CONTAINER.args.5", "--drain-seconds=80"),
     ("resources_fit_the_lanes", "CONTAINER.args.3", "--lanes=8"),
+    ("resources_fit_the_lanes", "CONTAINER.args.6", "--sessions=5"),
+    ("resources_fit_the_lanes", "CONTAINER.args.6", "--session-idle=900"),
     ("resources_fit_the_lanes", "CONTAINER.resources.limits.memory", "4Gi"),
     ("resources_fit_the_lanes", "POD.volumes.1.emptyDir.medium", None),
     ("resources_fit_the_lanes", "POD.volumes.1.emptyDir.sizeLimit", "512Mi"),
