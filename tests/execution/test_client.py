@@ -195,6 +195,29 @@ def test_a_fork_does_not_wait_for_a_thread_that_it_lacks(
     assert fleet.judge([program("ok")])[0].verdict is Verdict.AC
 
 
+def test_what_nobody_waits_for_is_undone(fleet: Fleet):
+    undone: list[int] = []
+    has_begun = threading.Event()
+
+    async def insist() -> int:
+        has_begun.set()
+        try:
+            await asyncio.sleep(10.0)
+        except asyncio.CancelledError:
+            return 3
+        return 4
+
+    async def undo(result: int) -> None:
+        undone.append(result)
+
+    future = fleet._crew.submit(insist, undo=undo)
+    assert has_begun.wait(5)
+    assert future.cancel()
+    until(lambda: undone == [3])
+    assert fleet._crew.submit(asyncio.sleep, 0.0, "x", undo=undo).result(5) == "x"
+    assert undone == [3]
+
+
 @pytest.mark.parametrize(
     "settings", [{"attempts": 0}, {"patience": -1.0}, {"tick": 0.0}, {"backoff": float("nan")}]
 )

@@ -258,17 +258,21 @@ def close_amid_a_command(fleet: Fleet) -> None:
     session.close()
 
 
+HELD: list[object] = []  # what is not let go, and still leaves nothing on its worker
+
+
 def close_the_fleet(fleet: Fleet) -> None:
     """Another thread closes the executor."""
-    session = fleet.session()
+    session, idle = fleet.session(), fleet.session()
     with asleep(session) as errors:
         fleet.close()
     assert isinstance(errors[0], SessionLost)
-    with pytest.raises(SessionLost, match="the executor is closed"):
-        session.list()
+    for each in (session, idle):
+        with pytest.raises(SessionLost, match="the executor is closed"):
+            each.list()
     with pytest.raises(RuntimeError, match="the executor is closed"):
         fleet.session()
-    session.close()
+    HELD.extend((session, idle))
 
 
 def forget(fleet: Fleet) -> None:

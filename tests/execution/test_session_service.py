@@ -229,6 +229,17 @@ def test_messages_that_are_none(worker: Running):
     assert code is S.RESOURCE_EXHAUSTED
 
 
+def test_who_leaves_while_the_session_closes_leaves_nothing(worker: Running):
+    for moment in range(25):
+        with talk(worker.address) as calls:
+            if moment % 5:
+                calls.ask(OPEN)
+            calls.requests.put(None)
+            time.sleep(moment * 0.001)
+        until(lambda: worker.worker.sessions.open == 0)
+    assert remains_soon({}) == {}
+
+
 def test_strangers_are_refused():
     with running(access=Access(TOKEN)) as made:
         for token in ("", "another token, long enough", TOKEN[:-1]):
