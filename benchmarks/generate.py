@@ -81,7 +81,7 @@ class Contender:
 
 
 def compete(contenders: dict[str, Contender], rounds: int) -> dict[str, Any]:
-    """Seconds and tokens a second of each case; medians of rounds in turns, after one unmeasured."""
+    """Seconds and tokens a second of each case; medians of rounds in turns; one unmeasured."""
     found: dict[str, Any] = {}
     for case in CASES:
         turns: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}

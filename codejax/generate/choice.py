@@ -10,7 +10,7 @@ else of the batch. No sort: thresholds are found by bisection, in 32 passes over
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,13 @@ class Choosing(NamedTuple):
     nothing; temperature 0 takes the likeliest.
     """
 
-    seed: jax.Array  # uint32
-    drawn: jax.Array  # int32: tokens of the request drawn before
-    temperature: jax.Array
-    top_k: jax.Array  # int32
-    top_p: jax.Array
-    min_p: jax.Array
-    penalty: jax.Array
+    seed: Any  # uint32
+    drawn: Any  # int32: tokens of the request drawn before
+    temperature: Any
+    top_k: Any  # int32
+    top_p: Any
+    min_p: Any
+    penalty: Any
 
 
 class Choice(NamedTuple):

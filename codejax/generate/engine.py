@@ -82,19 +82,19 @@ class Engine:
         )
         self._widths = [w for w in _powers(settings.slots) if w % shards == 0]
         self._chunks = [c for c in _powers(settings.chunk) if c >= min(16, settings.chunk)]
-        self._weights = self.programs.prepare(params)
+        self._weights: Any = self.programs.prepare(params)
         self._memory: Memory = self.programs.begin()
         self._slots = [Slot(number) for number in range(settings.slots)]
         self._waiting: list[Work] = []
         self._numbers = itertools.count()
         self._clock = itertools.count(1)
         self._cancelled: list[Work] = []
-        windows = [mixer.window for mixer in model.spec.mixers]
+        mixers = itertools.cycle(model.spec.mixers)
         shapes = cache_shapes(model.spec, settings.slots, settings.length, settings.chunk)
         slacks = [
-            shape[2] - windows[i % len(windows)]
-            for i, shape in enumerate(shapes)
-            if windows[i % len(windows)] is not None and shape[2] < settings.length
+            entries - mixer.window
+            for (_, _, entries, _), mixer in zip(shapes, mixers, strict=False)
+            if mixer.window is not None and entries < settings.length
         ]
         self._slack = min(slacks, default=None)
         self.num_filled = self.num_reused = 0  # prompt tokens computed, and taken over
@@ -159,15 +159,15 @@ class Engine:
     def run(self, requests: Iterable[Request]) -> list[Completion]:
         """Complete these requests, in their order."""
         numbers = [self.submit(request) for request in requests]
-        done = {progress.number: progress.completion for progress in self.finish()}
-        return [completion for n in numbers if (completion := done[n]) is not None]
+        done = dict(self.finish())
+        return [done[number] for number in numbers]
 
-    def finish(self) -> Iterator[Progress]:
-        """Step until nothing is under way; the last progress of each request."""
+    def finish(self) -> Iterator[tuple[int, Completion]]:
+        """Step until nothing is under way: number and completion of each request, as they end."""
         while self.num_unfinished:
             for progress in self.step():
                 if progress.completion is not None:
-                    yield progress
+                    yield progress.number, progress.completion
 
     def warm_up(self) -> None:
         """Compile all that any request could need."""

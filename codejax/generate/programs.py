@@ -49,11 +49,11 @@ class Drawn(NamedTuple):
     stop token, which is not among them, [B].
     """
 
-    token: jax.Array
-    log_prob: jax.Array
-    raw_log_prob: jax.Array
-    is_token: jax.Array
-    hit: jax.Array
+    token: Any
+    log_prob: Any
+    raw_log_prob: Any
+    is_token: Any
+    hit: Any
 
 
 class Programs:
@@ -102,10 +102,10 @@ class Programs:
         model, mesh = self.model, self.mesh
         assert mesh is not None
         axes = model.unstacked_axes()
-        cache = rules.sharding(CACHE, mesh)
+        cache: Any = rules.sharding(CACHE, mesh)
         caches = [LayerCache(cache, cache) for _ in range(model.spec.num_layers)]
-        memory = Memory(caches, rules.sharding(("batch", None), mesh))
-        return {"weights": rules.shardings(axes, mesh), "memory": memory}
+        seen: Any = rules.sharding(("batch", None), mesh)
+        return {"weights": rules.shardings(axes, mesh), "memory": Memory(caches, seen)}
 
     def _begin(self) -> Memory:
         spec = self.model.spec

@@ -198,14 +198,15 @@ class Transformer:
         head_DV = params["embed"]["table"].T if tied else params["head"]["kernel"]
         return Unstacked(ready(params["embed"]), layers, params["final_norm"], ready(head_DV))
 
-    def unstacked_axes(self) -> Unstacked:
+    def unstacked_axes(self) -> Any:
         """Logical axes of `unstack`'s arrays: tuples in their tree."""
         axes, period = self.axes(), self.spec.period
         inner = lambda blocks: jax.tree.map(lambda a: a[1:], blocks, is_leaf=is_axes)  # noqa: E731
         layers = [
             inner(axes["blocks"][str(layer % period)]) for layer in range(self.spec.num_layers)
         ]
-        return Unstacked(axes["embed"], layers, axes["final_norm"], KERNEL)
+        head: Any = KERNEL
+        return Unstacked(axes["embed"], layers, axes["final_norm"], head)
 
     def _boxed(self, key: jax.Array) -> Any:
         ids = jnp.ones((1, 128), jnp.int32)  # a length that every attention kernel takes

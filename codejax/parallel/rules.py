@@ -74,13 +74,18 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 def constrain(x: jax.Array, axes: Axes) -> jax.Array:
     """Pin an activation to the table under the ambient mesh (`jax.set_mesh`); without one, `x`
-    itself.
+    itself. A dimension that does not divide (one sequence, say) stays whole.
     """
     mesh = jax.sharding.get_abstract_mesh()
     automatic = set(mesh.axis_names) - manual_axes()
     if mesh.empty or all(mesh.shape[axis] == 1 for axis in automatic):
         return x
-    return jax.lax.with_sharding_constraint(x, partition(axes, mesh, automatic))
+    parts = (tuple(m for m in part if m in automatic) for part in split_over(axes, mesh))
+    ways = [(part, math.prod(mesh.shape[m] for m in part)) for part in parts]
+    fitting = (
+        part or None if n % w == 0 else None for n, (part, w) in zip(x.shape, ways, strict=True)
+    )
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*fitting))
 
 
 def manual_axes() -> set[str]:

@@ -15,7 +15,7 @@ from codejax.model.layers import MLP, GatedMLP, LayerNorm, RMSNorm
 from codejax.model.rope import Rope, YarnScaling
 from codejax.model.transformer import Model, Transformer
 
-VOCABULARY, LENGTH = 97, 256
+VOCABULARY, LENGTH = 96, 256
 LLAMA = Attention(num_heads=4, num_kv_heads=2)
 GATED = (GatedMLP(hidden=48),)
 
