@@ -1,0 +1,135 @@
+"""What tasks that are read from one file share: where it lies, which rows count, and who they are.
+
+A task derives from `FromFile`, says how a row becomes a problem, and adds prompt, extraction and
+score. The file is read when its problems are first asked for, and once.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from codejax.execution.protocol import Job, Result, Verdict
+from codejax.recipe import spec
+from codejax.tasks.rows import Row, digest_of, locate, read_rows
+from codejax.tasks.task import Problem, Prompt, Score
+
+
+@spec
+class FromFile:
+    """path: of a local file, or its address with the `sha256` (hex) that it must have; "" for the
+    published file, where a task knows one. ids: of the problems that count; none means all. limit:
+    how many of those, from the first; 0 means all.
+    """
+
+    PUBLISHED: ClassVar[tuple[str, str]] = ("", "")  # address and sha256
+
+    PROTOCOL: ClassVar[int] = 1  # raised when prompts, extraction or score change
+
+    path: str = ""
+    sha256: str = ""
+    ids: tuple[str, ...] = ()
+    limit: int = 0
+
+    @property
+    def name(self) -> str:
+        """As tables show it; with what tells it from others of its kind."""
+        return "_".join(filter(None, (_snake(type(self).__name__), *self.variant())))
+
+    def variant(self) -> tuple[str, ...]:
+        """What the name says beside the kind."""
+        return ()
+
+    def source(self) -> tuple[str, str]:
+        """Path or address, and sha256; where no path is given, those of the published file."""
+        return (self.path, self.sha256) if self.path else self.PUBLISHED
+
+    @functools.cached_property
+    def problems(self) -> Sequence[Problem]:
+        """All that count. ValueError, in one line, for a file that cannot be used."""
+        path = locate(*self.source())
+        made = [problem for row in read_rows(path) if (problem := self.read(row)) is not None]
+        seen: set[str] = set()
+        for problem in made:
+            if problem.id in seen:
+                raise ValueError(f"{path.name} has the problem {problem.id!r} twice")
+            seen.add(problem.id)
+        if missing := [name for name in self.ids if name not in seen]:
+            raise ValueError(f"{path.name} has no problem {missing[0]!r}, which ids asks for")
+        if not made:
+            raise ValueError(f"{path.name} holds no problem")
+        wanted = [problem for problem in made if not self.ids or problem.id in self.ids]
+        return tuple(wanted[: self.limit or None])
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the data, the settings, the prompts and the protocol's number."""
+        told = {
+            "kind": type(self).__name__,
+            "protocol": self.PROTOCOL,
+            "data": digest_of(locate(*self.source())),
+            "settings": {
+                field.name: repr(getattr(self, field.name))
+                for field in dataclasses.fields(self)  # type: ignore[arg-type]
+                if field.name not in ("path", "sha256")
+            },
+            "prompts": [dataclasses.asdict(self.prompt(problem)) for problem in self.problems],
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def read(self, row: Row) -> Problem | None:
+        """The problem in a row; None for one that does not count."""
+        raise NotImplementedError
+
+    def prompt(self, problem: Problem) -> Prompt:
+        """What the model is asked."""
+        raise NotImplementedError
+
+    def extract(self, problem: Problem, answer: str) -> str:
+        """The candidate in what the model gave."""
+        raise NotImplementedError
+
+    def jobs(self, problem: Problem, candidate: str) -> Mapping[str, Job]:
+        """What has to be run, by name."""
+        raise NotImplementedError
+
+    def score(self, problem: Problem, candidate: str, results: Mapping[str, Result]) -> Score:
+        """1 where every job was accepted, None where nothing is known."""
+        return Score(all_accepted(results))
+
+    def canonical(self, problem: Problem) -> str | None:
+        """An answer that scores 1, where the data has one."""
+        return None
+
+
+def accepted(result: Result) -> float | None:
+    """1 for an accepted job, 0 for another, None where its verdict says nothing about it."""
+    return float(result.verdict is Verdict.AC) if result.verdict.is_about_program else None
+
+
+def all_accepted(results: Mapping[str, Result]) -> float | None:
+    """1 where all were accepted, 0 where one was not, None where nothing is known; None of none."""
+    values = [accepted(result) for result in results.values()]
+    if 0.0 in values:
+        return 0.0
+    return None if None in values or not values else 1.0
+
+
+def task_row(problem: Problem) -> Row:
+    """The row of a problem that `FromFile` read."""
+    data: Any = problem.data
+    assert isinstance(data, Row)
+    return data
+
+
+def _snake(name: str) -> str:
+    """human_eval for HumanEval."""
+    return "".join(
+        f"_{c.lower()}" if c.isupper() and i and not name[i - 1].isupper() else c.lower()
+        for i, c in enumerate(name)
+    )

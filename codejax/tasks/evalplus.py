@@ -1,0 +1,141 @@
+"""HumanEval+ and MBPP+ (EvalPlus, Liu et al. 2023): many more inputs, and a reference's answers.
+
+In: files of EvalPlus's own form. What a program should give is found by running the row's
+reference, beside the checks, in the examiner's jail; `evalplus_oracle.py` compares.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from codejax.execution.limits import MEGABYTE, Limits
+from codejax.execution.protocol import Job, Result, assert_test
+from codejax.recipe import spec
+from codejax.tasks import human_eval
+from codejax.tasks.dataset import FromFile, accepted, all_accepted, task_row
+from codejax.tasks.extraction import python_answer
+from codejax.tasks.human_eval import Style, ask_for_function
+from codejax.tasks.rows import Row
+from codejax.tasks.task import Problem, Prompt, Score
+
+MBPP_STOPS = ('\n"""', "\nassert", "\nif __name__", "\ndef main(", "\nprint(")
+# Of all inputs of a set together. EvalPlus bounds each input, and a set at 60 s.
+LIMITS = Limits(cpu=20.0, wall=60.0, memory=4096 * MEGABYTE)
+ORACLE = pathlib.Path(__file__).with_name("evalplus_oracle.py")
+
+
+@spec
+class EvalPlus(FromFile):
+    """style: as of `HumanEval`. tests: "plus" wants base and plus inputs to be right, and scores
+    both; "base" runs the base inputs alone.
+    """
+
+    MBPP: ClassVar[bool] = False
+
+    style: Style = "base"
+    tests: Literal["base", "plus"] = "plus"
+
+    def variant(self) -> tuple[str, ...]:
+        return (*(["chat"] if self.style == "chat" else []), *self._tests_in_name())
+
+    def _tests_in_name(self) -> list[str]:
+        return ["base"] if self.tests == "base" else []
+
+    def read(self, row: Row) -> Problem:
+        for name in ("prompt", "entry_point", "canonical_solution"):
+            row.text(name)
+        for name in ("base_input", "plus_input"):
+            _inputs(row, name)
+        if isinstance(row.get("atol"), bool) or not isinstance(row.get("atol", 0), int | float):
+            raise row.error("atol", f"is {row['atol']!r}, wanted a number")
+        name = row.text("task_id")
+        if not name.rpartition("/")[2].isdigit():
+            raise row.error("task_id", f"is {name!r}, wanted a name like Mbpp/2")
+        return Problem(name, row)
+
+    def prompt(self, problem: Problem) -> Prompt:
+        text = task_row(problem).text("prompt")
+        if self.style == "chat":
+            return ask_for_function(text)
+        return Prompt(text, stop=MBPP_STOPS if self.MBPP else human_eval.STOPS)
+
+    def extract(self, problem: Problem, answer: str) -> str:
+        row = task_row(problem)
+        if self.style == "base":
+            return row.text("prompt") + answer
+        return python_answer(answer, row.text("entry_point"), row.text("prompt"))
+
+    def jobs(self, problem: Problem, candidate: str) -> Mapping[str, Job]:
+        row = task_row(problem)
+        kinds = ("base", "plus") if self.tests == "plus" else ("base",)
+        return {
+            kind: Job(
+                candidate,
+                (assert_test(self.test_code(row, f"{kind}_input")),),
+                mode="asserts",
+                entry=row.text("entry_point"),
+                limits=LIMITS,
+            )
+            for kind in kinds
+            if _inputs(row, f"{kind}_input")
+        }
+
+    def test_code(self, row: Row, inputs: str) -> str:
+        """The oracle, the inputs, and `check`."""
+        told = {
+            "number": int(row.text("task_id").rpartition("/")[2]),
+            "entry": row.text("entry_point"),
+            "mbpp": self.MBPP,
+            "atol": row.get("atol", 0),
+            "reference": row.text("prompt") + row.text("canonical_solution"),
+            "inputs": _inputs(row, inputs),
+            "free_passes": getattr(self, "free_passes", False),
+        }
+        text = ORACLE.read_text(encoding="utf-8")
+        loaded = f"import json\n\nROW = json.loads({json.dumps(told)!r})\n"
+        return f"{text}\n\n{loaded}\n\ndef check(candidate):\n    run_all(ROW, candidate)\n"
+
+    def score(self, problem: Problem, candidate: str, results: Mapping[str, Result]) -> Score:
+        values = {kind: accepted(result) for kind, result in results.items()}
+        total = all_accepted(results)
+        metrics = {"base": value for kind, value in values.items() if kind == "base"}
+        if self.tests == "plus":
+            metrics["plus"] = total
+        return Score(total, {kind: value for kind, value in metrics.items() if value is not None})
+
+    def canonical(self, problem: Problem) -> str | None:
+        row = task_row(problem)
+        body = row.text("canonical_solution")
+        return body if self.style == "base" else f"```python\n{row['prompt']}{body}\n```"
+
+
+def _inputs(row: Row, name: str) -> list[Any]:
+    """Argument lists; a row of v0.1.0 has {} for none."""
+    return [] if row.get(name) == {} else row.get_as(list, name)
+
+
+@spec
+class HumanEvalPlus(EvalPlus):
+    """HumanEval's 164 problems with some 750 inputs each; download HumanEvalPlus.jsonl.gz."""
+
+
+@spec
+class MBPPPlus(EvalPlus):
+    """MBPP's well-formed problems (399 in v0.1.0, 378 in v0.2.0) with some 100 inputs each.
+
+    free_passes: whether Mbpp/164 takes whatever the function returns, as EvalPlus does.
+    """
+
+    MBPP: ClassVar[bool] = True
+    PUBLISHED: ClassVar[tuple[str, str]] = (
+        "https://raw.githubusercontent.com/QwenLM/Qwen2.5-Coder/"
+        "d5ead97fea36bca3744e1a4c49e882f6fa2f406a/"
+        "qwencoder-eval/base/eval_cache/evalplus/MbppPlus-v0.1.0.jsonl",
+        "a855b9de667baea8e2f8aa61f898767a7336872208a85222b35622545e819fe9",
+    )
+
+    free_passes: bool = True
