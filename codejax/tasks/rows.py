@@ -58,7 +58,7 @@ class Row(Mapping[str, Any]):
 
     def texts(self, name: str, default: Any = MISSING) -> tuple[str, ...]:
         """A field that is a list of texts."""
-        found = self.get_as(list, name, default)
+        found = self.get_as(list, name, default)  # a default may be a tuple
         if any(not isinstance(item, str) for item in found):
             raise self.error(name, "has items that are no text")
         return tuple(found)
