@@ -31,7 +31,7 @@ LIMITS = Limits(
     descriptors=1024,
 )
 # Runs program and tests as one module; writes the report of JUnit.
-RUNNER = '''
+RUNNER = """
 import os, sys, types, unittest
 import xml.etree.ElementTree as tree
 
@@ -39,7 +39,8 @@ module = types.ModuleType("__test__")
 sys.modules["__test__"] = module
 module.__file__ = "__test__.py"
 report = os.path.abspath(sys.argv[1])
-source = open("main.py", encoding="utf-8").read() + "\\n" + open("tests.txt", encoding="utf-8").read()
+parts = [open(name, encoding="utf-8").read() for name in ("main.py", "tests.txt")]
+source = "\\n".join(parts)
 
 
 class Kept(unittest.TestResult):
@@ -72,7 +73,7 @@ tests = unittest.TestLoader().loadTestsFromTestCase(module.TestCases)
 tests.run(Kept())
 tree.ElementTree(suite).write(report)
 os._exit(0)
-'''
+"""
 
 
 @spec

@@ -8,7 +8,6 @@ files are the user's: none of them is small enough, or freely enough licensed, t
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
 import pickle
@@ -40,7 +39,8 @@ def numbers(line):
 
 
 def check(given, output, wanted):
-    found, right = ([line.strip() for line in text.strip().split("\\n")] for text in (output, wanted))
+    found = [line.strip() for line in output.strip().split("\\n")]
+    right = [line.strip() for line in wanted.strip().split("\\n")]
     if len(found) != len(right):
         return False, f"{len(found)} lines, wanted {len(right)}"
     for number, (a, b) in enumerate(zip(found, right), 1):
@@ -87,7 +87,9 @@ def ask(statement: str, starter: str, language: str = "python") -> Prompt:
 def shares(score: float | None, results: Mapping[str, Result]) -> Score:
     """The score, with the share of the tests that were accepted."""
     passed = [result.passed for result in results.values()]
-    return Score(score, {"tests": sum(passed) / len(passed)} if passed and score is not None else {})
+    return Score(
+        score, {"tests": sum(passed) / len(passed)} if passed and score is not None else {}
+    )
 
 
 class _Programs(FromFile):
@@ -113,7 +115,9 @@ class LiveCodeBench(_Programs):
     tests: Literal["all", "public"] = "all"
 
     def variant(self) -> tuple[str, ...]:
-        return tuple(filter(None, (self.since, self.until, "public" if self.tests != "all" else "")))
+        return tuple(
+            filter(None, (self.since, self.until, "public" if self.tests != "all" else ""))
+        )
 
     def read(self, row: Row) -> Problem | None:
         date = row.text("contest_date")[:10]
@@ -152,9 +156,13 @@ class LiveCodeBench(_Programs):
         if cases[0]["testtype"] == "functional":
             name = row.decoded(dict, "metadata")["func_name"]
             tests = tuple(_functional(row, case) for case in cases)
-            return {"tests": Job(candidate, tests, mode="asserts", entry=f"Solution.{name}", **more)}
+            return {
+                "tests": Job(candidate, tests, mode="asserts", entry=f"Solution.{name}", **more)
+            }
         tests = tuple(stdio_test(case["input"], case["output"]) for case in cases)
-        return {"tests": Job(candidate, tests, comparator=Comparator("checker", source=LINES), **more)}
+        return {
+            "tests": Job(candidate, tests, comparator=Comparator("checker", source=LINES), **more)
+        }
 
 
 def _functional(row: Row, case: Mapping[str, str]) -> Test:
@@ -190,9 +198,6 @@ def private_cases(row: Row) -> list[dict[str, str]]:
     return cases
 
 
-assert issubclass(binascii.Error, ValueError)
-
-
 @spec
 class APPS(_Programs):
     """APPS (Hendrycks et al. 2021): programs, or functions where a row has `fn_name`. Rows without
@@ -212,8 +217,9 @@ class APPS(_Programs):
         tests = row.decoded(dict, "input_output", {})
         if not tests or not tests.get("inputs"):
             return None
-        found = [tests.get(name) for name in ("inputs", "outputs")]
-        if not all(isinstance(part, list) for part in found) or len(found[0]) != len(found[1]):
+        given, wanted = tests["inputs"], tests.get("outputs")
+        lists = isinstance(given, list) and isinstance(wanted, list)
+        if not lists or len(given) != len(wanted):  # type: ignore[arg-type]
             raise row.error("input_output", "wants inputs and outputs, lists of the same length")
         name = row["problem_id"] if "problem_id" in row else row.get("id")
         if not isinstance(name, str | int):

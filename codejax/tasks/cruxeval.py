@@ -24,8 +24,29 @@ LIMITS = Limits(cpu=3.0, wall=6.0)
 ENTRY = "answer"
 EQUAL = Comparator("values")
 FORBIDDEN = frozenset(
-    "__import__ breakpoint builtins compile delattr eval exec exit getattr globals help input "
-    "locals object open quit setattr super sys type vars".split()
+    [
+        "__import__",
+        "breakpoint",
+        "builtins",
+        "compile",
+        "delattr",
+        "eval",
+        "exec",
+        "exit",
+        "getattr",
+        "globals",
+        "help",
+        "input",
+        "locals",
+        "object",
+        "open",
+        "quit",
+        "setattr",
+        "super",
+        "sys",
+        "type",
+        "vars",
+    ]
 )
 NODES = (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)
 INSTRUCTION = {
@@ -156,5 +177,3 @@ def _forbidden(node: ast.expr) -> bool:
         if isinstance(part, ast.Attribute) and part.attr.startswith("__"):
             return True
     return False
-
-

@@ -23,8 +23,8 @@ from codejax.tasks.rows import Row
 from codejax.tasks.task import Problem, Prompt, Score
 
 MBPP_STOPS = ('\n"""', "\nassert", "\nif __name__", "\ndef main(", "\nprint(")
-# EvalPlus bounds each input at 4 s or more, and all of a set at 60 s; here a group has its bound, so
-# that a loop without end costs that of one.
+# EvalPlus bounds each input, and a set at 60 s. Here a group of inputs has a bound, so that a loop
+# without end costs that of one group.
 GROUP = 16
 LIMITS = Limits(cpu=12.0, wall=36.0, memory=4096 * MEGABYTE)
 ORACLE = pathlib.Path(__file__).with_name("evalplus_oracle.py")
@@ -106,12 +106,11 @@ class EvalPlus(FromFile):
         return f"{text}\n\n{loaded}\n\ndef check(candidate):\n    run_all(ROW, candidate)\n"
 
     def score(self, problem: Problem, candidate: str, results: Mapping[str, Result]) -> Score:
-        values = {kind: accepted(result) for kind, result in results.items()}
         total = all_accepted(results)
-        metrics = {"base": value for kind, value in values.items() if kind == "base"}
+        values = {"base": accepted(results["base"])} if "base" in results else {}
         if self.tests == "plus":
-            metrics["plus"] = total
-        return Score(total, {kind: value for kind, value in metrics.items() if value is not None})
+            values["plus"] = total
+        return Score(total, {kind: value for kind, value in values.items() if value is not None})
 
     def canonical(self, problem: Problem) -> str | None:
         row = task_row(problem)

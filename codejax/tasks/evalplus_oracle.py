@@ -120,7 +120,9 @@ def is_close(found: Any, want: Any, absolute: float) -> bool:
         return len(found) == len(want) and all(
             is_close(a, b, absolute) for a, b in zip(found, want, strict=True)
         )
-    if not all(isinstance(value, int | float | complex) for value in (found, want)):
+    if isinstance(found, list | tuple) or isinstance(want, list | tuple):
+        return False
+    if not isinstance(found, int | float | complex) or not isinstance(want, int | float | complex):
         return False
     return found == want or abs(found - want) <= absolute + RELATIVE * abs(want)
 

@@ -41,7 +41,7 @@ INFILLING_SHA256 = {
 def ask_for_function(prompt: str, language: str = "python", words: str = "function") -> Prompt:
     """A chat that wants the whole of what a prompt begins."""
     text = (
-        f"Complete this {words}. Give all of it, with the imports it needs, in one block of code.\n\n"
+        f"Complete this {words}. Give all of it, with its imports, in one block of code.\n\n"
         f"```{language}\n{prompt.strip()}\n```\n"
     )
     return Prompt(messages=(Message("user", text),))

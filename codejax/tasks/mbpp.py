@@ -116,5 +116,3 @@ def _entry(row: Row) -> str:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             return node.func.id
     raise row.error("test_list", "begins with an assert that calls no function")
-
-

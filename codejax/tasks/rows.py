@@ -139,7 +139,9 @@ def _of_json(text: str, name: str) -> Iterator[Row]:
         yield from (_row(item, f"{name}, item {place}") for place, item in enumerate(held))
     elif isinstance(held, dict):
         for key, item in held.items():
-            yield _row(item if not isinstance(item, dict) else {"_key": key} | item, f"{name}, {key}")
+            yield _row(
+                item if not isinstance(item, dict) else {"_key": key} | item, f"{name}, {key}"
+            )
     else:
         raise ValueError(f"{name}: wanted a list or a mapping of rows, found {_brief(held)}")
 
