@@ -161,7 +161,8 @@ def python_answer(answer: str, entry: str, prompt: str = "") -> str:
     if tree is not None and any(entry in _names_defined(node) for node in tree.body):
         return _beside(entry, prompt) + needed_part(program, entry)
     for body in (*fenced_blocks(answer), answer):
-        for text in (body, textwrap.indent(textwrap.dedent(body), "    ")):
+        indented = textwrap.indent(textwrap.dedent(body), "    ")
+        for text in (body, indented) if body.lstrip("\n")[:1].isspace() else (indented,):
             whole = parse(prompt + text) if prompt and text.strip() else None
             if whole is not None and any(entry in _names_defined(node) for node in whole.body):
                 return prompt + text

@@ -209,4 +209,5 @@ def _comparator(row: Row) -> Comparator:
         wanted = str if name in ("kind", "source") else int | float
         if name not in ("kind", "source", "absolute", "relative") or not isinstance(value, wanted):
             raise row.error("comparator", f"cannot have {name}={value!r:.60}")
-    return Comparator(**({"kind": default} | found))
+    settings: dict[str, Any] = {"kind": default} | found
+    return Comparator(**settings)

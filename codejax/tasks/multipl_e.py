@@ -26,10 +26,10 @@ from codejax.tasks.task import Problem, Prompt
 
 Name = Literal["python", "cpp", "js", "ts", "java", "go", "rs", "cs", "sh"]
 LIMITS = Limits(cpu=15.0, wall=30.0, memory=1024 * MEGABYTE)
-LAST_LINE = Comparator(
+A_LINE = Comparator(
     "checker",
     source="def check(given, output, wanted):\n"
-    "    return output.rstrip().rpartition('\\n')[2].strip() == wanted\n",
+    "    return wanted in [line.strip() for line in output.split('\\n')]\n",
 )
 REPOSITORY = (
     "https://raw.githubusercontent.com/deepseek-ai/DeepSeek-Coder/"
@@ -106,54 +106,13 @@ def _java(program: str, tests: str) -> Parts:
         "class Main {\n    public static void main(String[] args) throws Exception {\n"
         '        Problem.test_NAME(args);\n        System.out.println("\\nWORD");\n    }\n}\n'
     )
-    return "", program, tests + ending
+    program = program.replace("import org.javatuples.*;", "")
+    return "", program, tests + ending + PAIR
 
-
-def _csharp(program: str, tests: str) -> Parts:
-    tests = tests.replace("public static void Main(", "public static void Test_NAME(")
-    tests = tests.replace("Debug.Assert(", "That_NAME.Holds(")
-    ending = (
-        "\nclass That_NAME {\n    public static void Holds(bool right) {\n"
-        '        if (!right) throw new Exception("wrong");\n    }\n'
-        "    public static void Main(string[] args) {\n"
-        '        Problem.Test_NAME(args);\n        Console.WriteLine("\\nWORD");\n    }\n}\n'
-    )
-    return "", program, tests + ending
-
-
-def _go(program: str, tests: str) -> Parts:
-    names = re.findall(r"^func (Test\w*)\(", tests, re.MULTILINE)
-    opening = (
-        'package main\n\nimport (\n    flag_NAME "flag"\n    fmt_NAME "fmt"\n'
-        '    os_NAME "os"\n    testing_NAME "testing"\n)\n'
-    )
-    program = re.sub(r"^package \w+\n", "", program, count=1, flags=re.MULTILINE)
-    listed = "".join(f'        {{Name: "{name}", F: {name}}},\n' for name in names)
-    ending = (
-        "\nfunc main() {\n    testing_NAME.Init()\n    flag_NAME.Parse()\n"
-        "    all := func(_, _ string) (bool, error) { return true, nil }\n"
-        f"    tests := []testing_NAME.InternalTest{{\n{listed}    }}\n"
-        "    if !testing_NAME.RunTests(all, tests) {\n        os_NAME.Exit(1)\n    }\n"
-        '    fmt_NAME.Println("\\nWORD")\n}\n'
-    )
-    return opening, program, f"\n{tests}{ending}"
-
-
-ENDINGS = {
-    "cpp": _Ending("int main() {", _cpp),
-    "js": _Ending("", _script),
-    "ts": _Ending("", _script),
-    "java": _Ending("public static void main(", _java),
-    "go": _Ending("func Test", _go),
-    "rs": _Ending("fn main() {", _rust),
-    "cs": _Ending("public static void Main(", _csharp),
-    "sh": _Ending("", _shell),
-}
 
 # What Java's prompts import from a library that is in no toolchain.
-PAIR = """package org.javatuples;
-
-public final class Pair<A, B> {
+PAIR = """
+final class Pair<A, B> {
     private final A first;
     private final B second;
 
@@ -171,7 +130,51 @@ public final class Pair<A, B> {
     @Override public String toString() { return "[" + first + ", " + second + "]"; }
 }
 """
-FILES = {"java": {"org/javatuples/Pair.java": PAIR.encode()}}
+
+
+def _csharp(program: str, tests: str) -> Parts:
+    tests = tests.replace("public static void Main(", "public static void Test_NAME(")
+    tests = tests.replace("Debug.Assert(", "That_NAME.Holds(")
+    ending = (
+        "\nclass That_NAME {\n    public static void Holds(bool right) {\n"
+        '        if (!right) throw new Exception("wrong");\n    }\n'
+        "    public static void Main(string[] args) {\n"
+        '        Problem.Test_NAME(args);\n        Console.WriteLine("\\nWORD");\n    }\n}\n'
+    )
+    return "", program, tests + ending
+
+
+def _go(program: str, tests: str) -> Parts:
+    names = re.findall(r"^func (Test\w*)\(", tests, re.MULTILINE)
+    opening = 'package main\n\nimport (\n    fmt_NAME "fmt"\n    testing_NAME "testing"\n)\n'
+    program = re.sub(r"^package \w+\n", "", program, count=1, flags=re.MULTILINE)
+    tests = re.sub(r"^func (Test\w*)\(", r"func \1_NAME(", tests, flags=re.MULTILINE)
+    listed = "".join(
+        f'        {{Name: "{name}", F: func(t *testing_NAME.T) {{\n            {name}_NAME(t)\n'
+        "            if !t.Failed() { passed++ }\n        }},\n"
+        for name in names
+    )
+    ending = (
+        "\nfunc main() {\n    passed := 0\n"
+        "    all := func(_, _ string) (bool, error) { return true, nil }\n"
+        f"    tests := []testing_NAME.InternalTest{{\n{listed}"
+        '        {Name: "TestWord", F: func(t *testing_NAME.T) {\n'
+        f'            if passed == {len(names)} {{ fmt_NAME.Println("\\nWORD") }}\n        }}}},\n'
+        "    }\n    testing_NAME.Main(all, tests, nil, nil)\n}\n"
+    )
+    return opening, program, f"\n{tests}{ending}"
+
+
+ENDINGS = {
+    "cpp": _Ending("int main() {", _cpp),
+    "js": _Ending("", _script),
+    "ts": _Ending("", _script),
+    "java": _Ending("public static void main(", _java),
+    "go": _Ending("func Test", _go),
+    "rs": _Ending("fn main() {", _rust),
+    "cs": _Ending("public static void Main(", _csharp),
+    "sh": _Ending("", _shell),
+}
 
 
 @spec
@@ -233,9 +236,8 @@ class MultiPLE(FromFile):
                 before + program + after,
                 (stdio_test("", word[12:44]),),
                 language=problem.language,
-                files=FILES.get(self.language, {}),
                 limits=LIMITS,
-                comparator=LAST_LINE,
+                comparator=A_LINE,
             )
         }
 
