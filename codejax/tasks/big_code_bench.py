@@ -38,7 +38,7 @@ import xml.etree.ElementTree as tree
 module = types.ModuleType("__test__")
 sys.modules["__test__"] = module
 module.__file__ = "__test__.py"
-report = os.path.abspath(sys.argv[1])
+report = os.path.abspath(sys.orig_argv[-1])
 parts = [open(name, encoding="utf-8").read() for name in ("main.py", "tests.txt")]
 source = "\\n".join(parts)
 

@@ -49,9 +49,18 @@ class FromFile:
         """Path or address, and sha256; where no path is given, those of the published file."""
         return (self.path, self.sha256) if self.path else self.PUBLISHED
 
-    @functools.cached_property
+    @property
     def problems(self) -> Sequence[Problem]:
         """All that count. ValueError, in one line, for a file that cannot be used."""
+        return self._problems
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the data, the settings, the prompts and the protocol's number."""
+        return self._fingerprint
+
+    @functools.cached_property
+    def _problems(self) -> tuple[Problem, ...]:
         path = locate(*self.source())
         made = [problem for row in read_rows(path) if (problem := self.read(row)) is not None]
         seen: set[str] = set()
@@ -67,8 +76,7 @@ class FromFile:
         return tuple(wanted[: self.limit or None])
 
     @functools.cached_property
-    def fingerprint(self) -> str:
-        """sha256 (hex) of the data, the settings, the prompts and the protocol's number."""
+    def _fingerprint(self) -> str:
         told = {
             "kind": type(self).__name__,
             "protocol": self.PROTOCOL,

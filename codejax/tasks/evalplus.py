@@ -8,6 +8,7 @@ reference, beside the checks, in the examiner's jail; `evalplus_oracle.py` compa
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -26,6 +27,7 @@ MBPP_STOPS = ('\n"""', "\nassert", "\nif __name__", "\ndef main(", "\nprint(")
 # EvalPlus bounds each input, and a set at 60 s. Here a group of inputs has a bound, so that a loop
 # without end costs that of one group.
 GROUP = 16
+MAX_LETTERS = 1_000_000
 LIMITS = Limits(cpu=12.0, wall=36.0, memory=4096 * MEGABYTE)
 ORACLE = pathlib.Path(__file__).with_name("evalplus_oracle.py")
 
@@ -87,7 +89,7 @@ class EvalPlus(FromFile):
                 limits=LIMITS,
             )
             for kind in kinds
-            if (inputs := _inputs(row, f"{kind}_input"))
+            if (inputs := [given for given in _inputs(row, f"{kind}_input") if fits(row, given)])
         }
 
     def test_code(self, row: Row, inputs: list[Any]) -> str:
@@ -116,6 +118,16 @@ class EvalPlus(FromFile):
         row = task_row(problem)
         body = row.text("canonical_solution")
         return body if self.style == "base" else f"```python\n{row['prompt']}{body}\n```"
+
+
+def fits(row: Row, given: list[Any]) -> bool:
+    """Whether the answer can cross to the examiner. Five inputs of Mbpp/255 ask for lists of 6 to
+    128 million letters, and are left out.
+    """
+    if row.text("task_id") != "Mbpp/255" or not given[0]:
+        return True
+    letters, size = len(given[0]), given[1]
+    return math.comb(letters + size - 1, size) * size <= MAX_LETTERS
 
 
 def _inputs(row: Row, name: str) -> list[Any]:

@@ -254,15 +254,17 @@ def test_which_problems_count(tmp_path):
     assert [problem.id for problem in MBPP(path=path).problems] == ["11"]
     assert len(MBPP(path=path, split="all").problems) == 4
     assert [p.id for p in MBPP(path=path, split="all", ids=("3",)).problems] == ["3"]
-    for settings, said in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"ids": ("99",)}, "has no problem '99', which ids asks for"),
         ({"split": "train"}, "holds no problem"),
         ({"path": str(tmp_path / "none.jsonl")}, "no file at"),
         ({"path": write_rows(tmp_path / "twice.jsonl", [rows.MBPP] * 2)}, "the problem '11' twice"),
         ({"sha256": "0" * 64}, "wanted 0000"),
-    ):
+    )
+    for settings, said in cases:
+        merged: dict[str, Any] = {"path": path} | settings
         with pytest.raises(ValueError, match=said):
-            _ = MBPP(**({"path": path} | settings)).problems
+            _ = MBPP(**merged).problems
 
 
 @pytest.mark.parametrize(
