@@ -71,6 +71,9 @@ class Engine:
             )
         if not all(mixer.causal for mixer in model.spec.mixers):
             raise ValueError("an engine continues texts; this model's attention is not causal")
+        positions = getattr(model.spec, "learned_positions", None)
+        if positions is not None and settings.length > positions:
+            raise ValueError(f"length={settings.length}; this model has {positions} positions")
         self.model, self.settings, self.version = model, settings, version
         self.programs = Programs(
             model,
