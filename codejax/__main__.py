@@ -8,6 +8,7 @@ cause keeps its traceback. jax is imported by the verb that needs it, never by `
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import dis
 import logging
 import os
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import codejax
+from codejax import manual
 from codejax.recipe import (
     difference,
     fingerprint,
@@ -31,105 +33,6 @@ from codejax.recipe.specs import RECIPE_PACKAGE
 USER_ERROR = 2
 INTERRUPTED = 130
 RAISE = dis.opmap["RAISE_VARARGS"]
-
-EXIT_CODES = """\
-exit codes:
-  0    done
-  1    failed unexpectedly, with a traceback
-  2    something you can mend, with one line that says what
-  3    training stopped at a loss that is not finite; the batch is saved in the work folder
-  70   ended by the watchdog: no step finished for too long
-  75   stopped by SIGTERM after saving: run the same command again to go on
-  130  interrupted from the keyboard
-"""
-
-RUN_HELP = """\
-Run a recipe: train, build a corpus, or whatever else it describes.
-
-Numbers change by --config.PATH=VALUE, with the paths that `codejax recipe show` lists; structure
-changes in Python. Values are spelt 2e-4, true, None, "(1, 2)" or python,rust.
-"""
-
-RECIPE_HELP = """\
-List, show and compare recipes.
-
-A recipe is a Python function that returns a typed tree, named FILE.py:FUNCTION.
-"""
-
-RUN_EXAMPLES = """\
-examples:
-  codejax run --config=configs/pretrain.py:quickstart
-  codejax run --config=configs/pretrain.py:dense_1b --workdir=gs://bucket/dense_1b \\
-      --config.optimizer.learning_rate=2e-4
-"""
-
-LIST_HELP = "List the recipes that ship.\n"
-SHOW_HELP = "Show every field of a recipe, spelt as --config.PATH overrides it.\n"
-DIFF_HELP = "Show where two recipes differ, one field a line.\n"
-FINGERPRINT_HELP = "Print the sha256 that names a recipe in records and reports.\n"
-
-LIST_EXAMPLES = """\
-examples:
-  codejax recipe list
-"""
-SHOW_EXAMPLES = """\
-examples:
-  codejax recipe show --config=configs/pretrain.py:quickstart
-  codejax recipe show --config=runs/quickstart/recipe.json
-"""
-DIFF_EXAMPLES = """\
-examples:
-  codejax recipe diff configs/pretrain.py:dense_1b configs/pretrain.py:dense_8b
-  codejax recipe diff runs/quickstart/recipe.json configs/pretrain.py:quickstart
-"""
-FINGERPRINT_EXAMPLES = """\
-examples:
-  codejax recipe fingerprint --config=configs/pretrain.py:quickstart
-"""
-RECIPE_EXAMPLES = "examples:\n" + "".join(
-    text.removeprefix("examples:\n")
-    for text in (LIST_EXAMPLES, SHOW_EXAMPLES, DIFF_EXAMPLES, FINGERPRINT_EXAMPLES)
-)
-
-REPORT_HELP = """\
-Write a page and figures about a run, or about several side by side.
-
-The page is one self-contained HTML file beside its figures as PNG; its path is printed.
-"""
-
-REPORT_EXAMPLES = """\
-examples:
-  codejax report runs/quickstart
-  codejax report runs/a runs/b --output=runs/comparison
-"""
-
-WORKER_HELP = """\
-Judge untrusted programs for those who connect, until SIGTERM.
-
-Beyond this machine it listens only with a token, from --token-file or CODEJAX_WORKER_TOKEN, or with
-mutual TLS. A line says where it is ready; the log is JSON lines on standard error.
-"""
-
-WORKER_EXAMPLES = """\
-examples:
-  codejax worker
-  codejax worker --listen=0.0.0.0:7070 --lanes=8 --min-isolation=2 --token-file=/run/token \\
-      --metrics-listen=0.0.0.0:9090
-"""
-
-JUDGE_HELP = """\
-Judge one program against tests, here and now, and show a table of verdicts.
-
-Tests are a folder of NAME.in beside NAME.out, a JSON list of {"stdin", "expected"} or of {"args",
-"returns"}, or a Python file of asserts. The exit code is 0 where all are accepted, else 1.
-"""
-
-JUDGE_EXAMPLES = """\
-examples:
-  codejax judge sum.py --tests=tests/
-  codejax judge solution.cpp --tests=tests.json --cpu=2 --memory=256
-  codejax judge add.py --tests=test_add.py --entry=add
-"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -209,7 +112,7 @@ def describe_error(error: Exception) -> str:
 
 def make_parser() -> Parser:
     """The whole command line: verbs, their options, their examples."""
-    parser = Parser(prog="codejax", description=codejax.__doc__, epilog=EXIT_CODES)
+    parser = Parser(prog="codejax", description=codejax.__doc__, epilog=manual.EXIT_CODES)
     parser.add_argument("--version", action="version", version=codejax.__version__)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 
@@ -223,16 +126,22 @@ def make_parser() -> Parser:
         help="FILE.py:FUNCTION or a run's recipe.json; --config.PATH=VALUE changes numbers in it",
     )
 
-    run = add_verb(verbs, "run", run_recipe, RUN_HELP, RUN_EXAMPLES, parents=[config, shared])
+    run = add_verb(
+        verbs, "run", run_recipe, manual.RUN_HELP, manual.RUN_EXAMPLES, parents=[config, shared]
+    )
     run.add_argument("--workdir", metavar="DIR", help="where it writes (default: runs/NAME)")
 
-    report = add_verb(verbs, "report", write_report, REPORT_HELP, REPORT_EXAMPLES, parents=[shared])
+    report = add_verb(
+        verbs, "report", write_report, manual.REPORT_HELP, manual.REPORT_EXAMPLES, parents=[shared]
+    )
     report.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="the work folder of a run")
     report.add_argument(
         "--output", metavar="DIR", help="where it writes (default: report/ in the first WORKDIR)"
     )
 
-    worker = add_verb(verbs, "worker", run_worker, WORKER_HELP, WORKER_EXAMPLES, parents=[shared])
+    worker = add_verb(
+        verbs, "worker", run_worker, manual.WORKER_HELP, manual.WORKER_EXAMPLES, parents=[shared]
+    )
     for name, default, metavar, text in (
         ("listen", "127.0.0.1:7070", "HOST:PORT", "or unix:/PATH; port 0 takes any free one"),
         ("lanes", 0, "N", "jobs at a time (default: one a core)"),
@@ -253,7 +162,9 @@ def make_parser() -> Parser:
     worker.add_argument("--unsafe", action="store_true", help="allow for --min-isolation=0")
     worker.add_argument("--with-parent", action="store_true", help="end when standard input ends")
 
-    judge = add_verb(verbs, "judge", judge_file, JUDGE_HELP, JUDGE_EXAMPLES, parents=[shared])
+    judge = add_verb(
+        verbs, "judge", judge_file, manual.JUDGE_HELP, manual.JUDGE_EXAMPLES, parents=[shared]
+    )
     judge.add_argument("file", metavar="FILE", help="the program; its ending says the language")
     judge.add_argument("--tests", required=True, metavar="PATH", help="a folder or a file of tests")
     judge.add_argument("--entry", default="", metavar="NAME", help="the function that tests call")
@@ -264,21 +175,75 @@ def make_parser() -> Parser:
     )
     judge.add_argument("--memory", type=int, default=512, metavar="MIB", help="for a test (512)")
 
-    recipe = add_verb(verbs, "recipe", None, RECIPE_HELP, RECIPE_EXAMPLES)
+    sample = add_verb(
+        verbs, "sample", sample_text, manual.SAMPLE_HELP, manual.SAMPLE_EXAMPLES, parents=[shared]
+    )
+    add_sample_options(sample)
+
+    recipe = add_verb(verbs, "recipe", None, manual.RECIPE_HELP, manual.RECIPE_EXAMPLES)
     actions = recipe.add_subparsers(title="actions", metavar="ACTION", required=True)
-    add_verb(actions, "list", list_shipped, LIST_HELP, LIST_EXAMPLES, parents=[shared])
-    add_verb(actions, "show", show_recipe, SHOW_HELP, SHOW_EXAMPLES, parents=[config, shared])
-    diff = add_verb(actions, "diff", diff_recipes, DIFF_HELP, DIFF_EXAMPLES, parents=[shared])
+    add_verb(
+        actions, "list", list_shipped, manual.LIST_HELP, manual.LIST_EXAMPLES, parents=[shared]
+    )
+    add_verb(
+        actions,
+        "show",
+        show_recipe,
+        manual.SHOW_HELP,
+        manual.SHOW_EXAMPLES,
+        parents=[config, shared],
+    )
+    diff = add_verb(
+        actions, "diff", diff_recipes, manual.DIFF_HELP, manual.DIFF_EXAMPLES, parents=[shared]
+    )
     diff.add_argument("recipes", nargs=2, metavar="RECIPE", help="FILE.py:FUNCTION or recipe.json")
     add_verb(
         actions,
         "fingerprint",
         print_fingerprint,
-        FINGERPRINT_HELP,
-        FINGERPRINT_EXAMPLES,
+        manual.FINGERPRINT_HELP,
+        manual.FINGERPRINT_EXAMPLES,
         parents=[config, shared],
     )
     return parser
+
+
+def add_sample_options(sample: Parser) -> None:
+    """What `codejax sample` takes."""
+    sample.add_argument("model", metavar="MODEL", help="a run, a checkpoint, a Hugging Face folder")
+    for name, metavar, text in (
+        ("prompt", "TEXT", "what to go on from"),
+        ("prompt-file", "FILE", "what to go on from, or - for standard input"),
+        ("prefix", "TEXT", "what stands before a gap to fill in"),
+        ("suffix", "TEXT", "what stands behind it"),
+        ("tokenizer", "PATH", "where it is, if not where the run or the folder has it"),
+    ):
+        sample.add_argument(f"--{name}", metavar=metavar, help=text)
+    sample.add_argument(
+        "--stop", action="append", metavar="TEXT", help="ends an answer; repeatable"
+    )
+    sample.add_argument("--chat", action="store_true", help="the prompt is a message to answer")
+    for name, default, text in (
+        ("n", 1, "answers to the same prompt (1)"),
+        ("max-new-tokens", 256, "of an answer (256)"),
+        ("temperature", 0.2, "0 takes the likeliest token (0.2)"),
+        ("top-k", 0, "draw from so many likeliest tokens (0: all)"),
+        ("top-p", 0.95, "draw from the tokens that hold this much probability (0.95)"),
+        ("min-p", 0.0, "draw from tokens this much as likely as the likeliest (0)"),
+        ("repetition-penalty", 1.0, "above 1 makes tokens that were there less likely (1)"),
+        ("seed", 0, "the same gives the same text (0)"),
+        ("length", 0, "tokens of prompt and answer (as many as the model was trained on)"),
+    ):
+        sample.add_argument(
+            f"--{name}", default=default, type=type(default), metavar="N", help=text
+        )
+    sample.add_argument("--dtype", choices=("float32", "bfloat16"), help="to compute in")
+    sample.add_argument(
+        "--stream",
+        default=True,
+        action=argparse.BooleanOptionalAction,
+        help="show text as it comes",
+    )
 
 
 def add_verb(
@@ -345,6 +310,35 @@ def judge_file(arguments: argparse.Namespace) -> int:
     result = judge_once(Settings(file=arguments.file, **chosen))
     print(render(result))
     return 0 if result.verdict == "AC" else 1
+
+
+def sample_text(arguments: argparse.Namespace) -> int:
+    """Let a model write, and show it as it does."""
+    from codejax.generate.requests import Sampling
+    from codejax.generate.terminal import Typed, open_texts, pieces, read_prompt
+
+    names = [field.name for field in dataclasses.fields(Sampling)]
+    sampling = Sampling(**{name: getattr(arguments, name) for name in names})
+    names = ["prompt", "prompt_file", "prefix", "suffix", "chat", "n", "seed", "length", "stream"]
+    typed = Typed(
+        sampling=sampling,
+        stop=tuple(arguments.stop or ()),
+        **{name: getattr(arguments, name) for name in names},
+    )
+    prompt = read_prompt(typed)  # before the model, which takes longer
+    from codejax.library import open_model
+
+    opened = open_model(arguments.model, tokenizer=arguments.tokenizer or "", dtype=arguments.dtype)
+    texts = open_texts(opened.model, opened.params, opened.prompts, prompt, typed, opened.length)
+    print(opened.name, file=sys.stderr)
+    for kind, text in pieces(texts, prompt, typed):
+        print(
+            text,
+            end="" if kind == "answer" else "\n",
+            flush=True,
+            file=None if kind == "answer" else sys.stderr,
+        )
+    return 0
 
 
 def list_shipped(arguments: argparse.Namespace) -> int:

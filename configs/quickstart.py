@@ -6,7 +6,7 @@ from codejax.experiments.compression import Compression
 from codejax.experiments.interpreter_sources import InterpreterSources
 from codejax.experiments.quickstart import Quickstart
 from codejax.experiments.samples import Samples
-from codejax.generate.sampling import Sampling
+from codejax.generate.requests import Sampling
 
 from .pretrain import quickstart
 

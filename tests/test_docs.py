@@ -31,12 +31,12 @@ from codejax.train.training import FREE
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-SOURCES = [*shipped_files(), ROOT / "codejax/__main__.py"]
+SOURCES = [*shipped_files(), ROOT / "codejax/manual.py"]
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 COMMAND = re.compile(
-    r"^\s*(?:[A-Z_]+=\S+ )*codejax ((?:run|report|recipe|worker) .*)$", re.MULTILINE
+    r"^\s*(?:[A-Z_]+=\S+ )*codejax ((?:run|report|recipe|worker|sample) .*)$", re.MULTILINE
 )
 LOOP = re.compile(r"^for (\w+) in (\S+)", re.MULTILINE)
 FILE_NAME = re.compile(r"# (\w+\.py)\n")
@@ -96,7 +96,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command_line, "run_recipe", load_only)
-    for verb in ("write_report", "run_worker"):
+    for verb in ("write_report", "run_worker", "sample_text"):
         monkeypatch.setattr(command_line, verb, lambda arguments: 0)
     return tmp_path
 

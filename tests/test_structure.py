@@ -19,11 +19,11 @@ PACKAGE = ROOT / "codejax"
 
 # A module imports from floors below its own, and from its own package. Floor 0 stands under all.
 FLOORS = {
-    **dict.fromkeys(("recipe", "trees", "runlog"), 0),
+    **dict.fromkeys(("recipe", "trees", "runlog", "manual"), 0),
     **dict.fromkeys(("parallel", "data", "curation", "execution"), 1),
     **dict.fromkeys(("model", "objectives", "tasks"), 2),
     **dict.fromkeys(("train", "generate", "interop"), 3),
-    **dict.fromkeys(("rollout", "plan"), 4),
+    **dict.fromkeys(("rollout", "plan", "library"), 4),
     **dict.fromkeys(("rl", "evaluation"), 5),
     "experiments": 6,
     "__main__": 7,

@@ -29,7 +29,11 @@ from codejax.experiments.figures import MODES
 from codejax.experiments.interpreter_sources import InterpreterSources
 from codejax.experiments.report import report
 from codejax.experiments.samples import Samples, write_samples
+from codejax.generate.engine import Engine, EngineSettings
+from codejax.generate.prompts import Prompts
+from codejax.generate.text import Texts
 from codejax.model.count import count_parameters
+from codejax.parallel import rules
 from codejax.recipe import (
     Recipe,
     RecipeError,
@@ -136,7 +140,9 @@ class Quickstart(Recipe):
             lambda: [
                 dataclasses.asdict(one)
                 for one in write_samples(
-                    *trained(), held_out.tokenizer, documents(held_out), self.samples
+                    texts_of(run(), trained()[1], held_out, self.samples),
+                    documents(held_out),
+                    self.samples,
                 )
             ],
         )
@@ -214,6 +220,15 @@ def evaluate(run: Run, corpus: Corpus, params: Any) -> dict[str, Any]:
             for name, language in corpus.manifest.languages.items()
         },
     }
+
+
+def texts_of(run: Run, params: Any, corpus: Corpus, samples: Samples) -> Texts:
+    """What answers all questions of `samples` together, on the run's mesh."""
+    shards = rules.batch_shards(run.mesh)
+    wanted = max(1, samples.num_completions + samples.num_infills)
+    settings = EngineSettings(slots=-(-wanted // shards) * shards, length=samples.length)
+    engine = Engine(run.model, params, settings, mesh=run.mesh)
+    return Texts(engine, Prompts(corpus.tokenizer))
 
 
 def documents(corpus: Corpus) -> Iterator[Document]:

@@ -13,19 +13,14 @@ import dataclasses
 import hashlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from codejax.data.document import Document
 from codejax.data.tokenizer import Tokenizer
-from codejax.generate.sampling import (
-    LanguageModel,
-    Sampling,
-    completion_prompt,
-    infill_prompt,
-    sample,
-    special_ids,
-)
+from codejax.generate.requests import Sampling
+from codejax.generate.text import Answer, Texts
 from codejax.recipe import spec
+from codejax.tasks.task import Prompt
 
 Kind = Literal["complete", "infill"]
 
@@ -84,37 +79,44 @@ class Sample:
     truth: str
 
 
-def write_samples(
-    model: LanguageModel,
-    params: Any,
-    tokenizer: Tokenizer,
-    documents: Iterable[Document],
-    settings: Samples,
-) -> list[Sample]:
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A gap as the model is asked about it, the `number`-th."""
+
+    number: int
+    gap: Gap
+
+    @property
+    def seed(self) -> int:
+        """Of the answer."""
+        return self.number
+
+    @property
+    def prompt(self) -> Prompt:
+        """The text around the gap that the model sees."""
+        prefix, suffix = map(_escaped, (self.gap.prefix, self.gap.suffix))
+        return Prompt(prefix, suffix if self.gap.kind == "infill" else None)
+
+
+def write_samples(texts: Texts, documents: Iterable[Document], settings: Samples) -> list[Sample]:
     """Pick functions, let the model write; empty where no file has a fitting function."""
-    gaps = pick(documents, settings)
-    room = settings.length - settings.sampling.max_new_tokens
-    shown = [_fitted(gap, tokenizer, settings) for gap in gaps]
-    prompts = [
-        infill_prompt(tokenizer, gap.prefix, gap.suffix)
-        if gap.kind == "infill"
-        else completion_prompt(tokenizer, gap.prefix, room)
-        for gap in shown
-    ]
-    stop = special_ids(tokenizer.special)
-    made = sample(model, params, prompts, settings.sampling, stop=stop)
-    return [
-        Sample(
-            kind=gap.kind,
-            title=gap.title,
-            note=f"{gap.repository} · {_note(gap.kind, len(done.ids), done.finished)}",
-            prefix=_text(gap.prefix),
-            suffix=_text(gap.suffix),
-            generated=_text(tokenizer.decode(done.ids)),
-            truth=_text(gap.truth),
-        )
-        for gap, done in zip(shown, made, strict=True)
-    ]
+    tokenizer = texts.prompts.tokenizer
+    gaps = [_fitted(gap, tokenizer, settings) for gap in pick(documents, settings)]
+    questions = [Question(number, gap) for number, gap in enumerate(gaps)]
+    answers = dict(texts.answers(questions, settings.sampling))
+    return [_sample(question.gap, answers[question]) for question in questions]
+
+
+def _sample(gap: Gap, answer: Answer) -> Sample:
+    return Sample(
+        kind=gap.kind,
+        title=gap.title,
+        note=f"{gap.repository} · {_note(gap.kind, len(answer.ids), answer.finished)}",
+        prefix=_text(gap.prefix),
+        suffix=_text(gap.suffix),
+        generated=answer.text,
+        truth=_text(gap.truth),
+    )
 
 
 def pick(documents: Iterable[Document], settings: Samples) -> list[Gap]:
@@ -225,3 +227,8 @@ def _note(kind: Kind, num_tokens: int, finished: str) -> str:
 
 def _text(content: bytes) -> str:
     return content.decode(errors="replace")
+
+
+def _escaped(content: bytes) -> str:
+    """Bytes in a string that gives them back."""
+    return content.decode(errors="surrogateescape")

@@ -20,7 +20,7 @@ from codejax.experiments.compression import Compression
 from codejax.experiments.interpreter_sources import InterpreterSources
 from codejax.experiments.quickstart import Quickstart, Results, documents, placed
 from codejax.experiments.samples import Samples
-from codejax.generate.sampling import Sampling
+from codejax.generate.requests import Sampling
 from codejax.model.attention import Attention
 from codejax.model.layers import GatedMLP
 from codejax.model.transformer import Model

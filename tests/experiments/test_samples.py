@@ -18,7 +18,7 @@ from codejax.data.document import Document
 from codejax.data.tokenizer import ByteTokenizer
 from codejax.experiments import samples
 from codejax.experiments.samples import Gap, Samples, gaps_of, pick, write_samples
-from codejax.generate.sampling import Sampling
+from codejax.generate.requests import Sampling
 
 SMALL = Samples(min_lines=5, max_lines=10, sampling=Sampling(max_new_tokens=24))
 SOURCE = textwrap.dedent('''\

@@ -11,12 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tolerances import tolerance
-
-from codejax.data.batch import Batch
-from codejax.data.fim import Fim, Text, rearrange
-from codejax.data.tokenizer import ByteTokenizer
-from codejax.generate import sampling
 from codejax.generate.sampling import (
     Sampling,
     choose,
@@ -25,6 +19,12 @@ from codejax.generate.sampling import (
     sample,
     special_ids,
 )
+from tolerances import tolerance
+
+from codejax.data.batch import Batch
+from codejax.data.fim import Fim, Text, rearrange
+from codejax.data.tokenizer import ByteTokenizer
+from codejax.generate import sampling
 from codejax.model.attention import Attention
 from codejax.model.layers import GatedMLP
 from codejax.model.transformer import Model, Transformer

@@ -1,0 +1,98 @@
+"""Chats as text: the template that a model comes with, or ChatML.
+
+In: messages. Out: the text that the model goes on from, special tokens spelt in it. A template is a
+program of others, so it is rendered in jinja2's sandbox; jinja2 is needed for it alone. No ids.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from codejax.tasks.task import Message
+
+CHATML_END = "<|im_end|>"
+
+
+def chatml(messages: Sequence[Message]) -> str:
+    """ChatML, with the model's own turn begun."""
+    turns = [f"<|im_start|>{m.role}\n{m.content}{CHATML_END}\n" for m in messages]
+    return "".join(turns) + "<|im_start|>assistant\n"
+
+
+class Template:
+    """A Jinja template as Hugging Face tokenizers carry it. tokens: what it may name, such as
+    bos_token. ValueError where jinja2 is not installed or cannot read it.
+    """
+
+    def __init__(self, source: str, tokens: Mapping[str, str] = {}) -> None:
+        try:
+            import jinja2
+            from jinja2.sandbox import ImmutableSandboxedEnvironment
+        except ImportError as error:
+            raise ValueError("a chat template needs jinja2: pip install jinja2") from error
+
+        def refuse(message: str) -> NoReturn:
+            raise jinja2.TemplateError(message)
+
+        def to_json(value: Any, indent: int | None = None) -> str:
+            return json.dumps(value, ensure_ascii=False, indent=indent)
+
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = to_json
+        environment.globals["raise_exception"] = refuse
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise ValueError(f"the chat template cannot be read: {error}") from error
+        self._tokens = dict(tokens)
+
+    def __call__(self, messages: Sequence[Message]) -> str:
+        """The text, with the model's own turn begun; ValueError where the template refuses."""
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            return self._template.render(messages=turns, add_generation_prompt=True, **self._tokens)
+        except Exception as error:  # a program of others, which may raise anything
+            raise ValueError(f"the chat template does not take these messages: {error}") from error
+
+
+def read_template(folder: str | pathlib.Path) -> Template | None:
+    """The template of a Hugging Face folder (chat_template.jinja, or in tokenizer_config.json; the
+    one named "default" of several); None where it has none.
+    """
+    folder = pathlib.Path(folder)
+    config = read_tokenizer_config(folder)
+    alone = folder / "chat_template.jinja"
+    source = alone.read_text() if alone.is_file() else config.get("chat_template")
+    if isinstance(source, list):
+        named = {entry["name"]: entry["template"] for entry in source}
+        source = named.get("default")
+    if not isinstance(source, str):
+        return None
+    tokens = {name: spelt(value) for name, value in config.items() if name.endswith("_token")}
+    return Template(source, {name: text for name, text in tokens.items() if text is not None})
+
+
+def read_tokenizer_config(folder: str | pathlib.Path) -> dict[str, Any]:
+    """What tokenizer_config.json says, or nothing; ValueError where it is no JSON object."""
+    path = pathlib.Path(folder) / "tokenizer_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return config
+
+
+def spelt(token: Any) -> str | None:
+    """The spelling of a token as tokenizer_config.json gives it: a string, or an object."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None

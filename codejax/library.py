@@ -1,0 +1,183 @@
+"""Models out of folders, whoever made them: a run of ours, one of its checkpoints, Hugging Face's.
+
+In: the path of a folder. Out: a model with its parameters on devices, and how it is prompted. Files
+are read, none is written; a run's corpora may be gone, its tokenizer may not.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, Literal
+
+import jax
+import tokenizers
+from etils import epath
+
+from codejax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
+from codejax.generate.chat import read_template, read_tokenizer_config, spelt
+from codejax.generate.prompts import Prompts
+from codejax.interop.huggingface import read_model, read_params
+from codejax.model.transformer import Params, Transformer
+from codejax.recipe import RecipeError, loads
+from codejax.train.checkpoint import Checkpoints
+from codejax.train.training import Training
+
+CHECKPOINTS = "checkpoints"
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opened:
+    """A model, ready to be asked. length: tokens it has been trained for. name: of what was opened,
+    in a line.
+    """
+
+    model: Transformer
+    params: Params
+    prompts: Prompts
+    length: int
+    name: str
+
+
+def open_model(path: str, *, tokenizer: str = "", dtype: Dtype | None = None) -> Opened:
+    """Open the work folder of a run, a checkpoint in it, or a Hugging Face folder, on one device.
+
+    Args:
+      tokenizer: where it is, if not where the run or the folder has it.
+      dtype: to compute in, in place of the model's own (float32 for Hugging Face's).
+
+    Raises:
+      ValueError: there is no such folder, or it holds no model or no tokenizer.
+      CheckpointError: no checkpoint of the run is good.
+    """
+    folder = epath.Path(path)
+    if not folder.exists():
+        raise ValueError(f"there is no folder {path}")
+    if (folder / "config.json").exists():
+        return open_huggingface(pathlib.Path(path), tokenizer=tokenizer, dtype=dtype)
+    run, step = _run_of(folder)
+    if (run / "recipe.json").exists():
+        return open_run(run, step, tokenizer=tokenizer, dtype=dtype)
+    raise ValueError(
+        f"{path} holds no model: neither a run of codejax (recipe.json and {CHECKPOINTS}/) nor one "
+        "of Hugging Face (config.json)"
+    )
+
+
+def open_run(
+    workdir: epath.Path, step: int | None = None, *, tokenizer: str = "", dtype: Dtype | None = None
+) -> Opened:
+    """The parameters after `step`, or of the newest good checkpoint, of a training run."""
+    record = workdir / "recipe.json"
+    try:
+        recipe = loads(record.read_text())
+    except RecipeError as error:
+        raise ValueError(f"{record} cannot be read: {error}") from error
+    if not isinstance(recipe, Training):
+        raise ValueError(f"{record} is of no training run, which alone has a model")
+    spelling = _tokenizer_of(recipe, workdir, tokenizer)
+    model = _bind(recipe.model, dtype)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+        model.abstract(),
+    )
+    with Checkpoints(workdir / CHECKPOINTS, recipe.checkpointing) as checkpoints:
+        found = checkpoints.restore({"params": target}, step, partial=True)
+    _check_fits(spelling, model, workdir)
+    name = f"{recipe.name} after {found.step} steps"
+    return Opened(model, found.state["params"], Prompts(spelling), recipe.data.length, name)
+
+
+def open_huggingface(
+    folder: pathlib.Path, *, tokenizer: str = "", dtype: Dtype | None = None
+) -> Opened:
+    """A Hugging Face folder, with what its tokenizer begins texts with and its chat template."""
+    model = _bind(read_model(folder), dtype)
+    spelling = load_tokenizer(tokenizer or folder)
+    _check_fits(spelling, model, folder)
+    config = _read_object(folder / "config.json")
+    generation = _read_object(folder / "generation_config.json")
+    prompts = Prompts(
+        spelling,
+        begin=_begin(pathlib.Path(tokenizer or folder), spelling),
+        template=read_template(folder),
+        stop=[*_ids(generation.get("eos_token_id")), *_ids(config.get("eos_token_id"))],
+    )
+    device = jax.devices()[0]
+    params = read_params(folder, model.spec, place=lambda _, weight: jax.device_put(weight, device))
+    length = config.get("max_position_embeddings") or config.get("n_positions") or 2048
+    return Opened(model, params, prompts, int(length), folder.resolve().name)
+
+
+def _run_of(folder: epath.Path) -> tuple[epath.Path, int | None]:
+    """The work folder that a folder is, or is part of, and the step of a checkpoint."""
+    if folder.name == CHECKPOINTS:
+        return folder.parent, None
+    if folder.parent.name == CHECKPOINTS and folder.name.isdigit():
+        return folder.parent.parent, int(folder.name)
+    return folder, None
+
+
+def _bind(spec: Any, dtype: Dtype | None) -> Transformer:
+    if dtype is not None:
+        spec = dataclasses.replace(spec, dtype=dtype)
+    return Transformer(spec, jax.devices()[0].platform)
+
+
+def _tokenizer_of(recipe: Training, workdir: epath.Path, elsewhere: str) -> Tokenizer:
+    if elsewhere:
+        return load_tokenizer(elsewhere)
+    place = epath.Path(recipe.data.sources[0].corpus) / "tokenizer"
+    if not place.exists():
+        raise ValueError(
+            f"the tokenizer of {workdir} was at {place}, where nothing is; say where it is now "
+            "(--tokenizer)"
+        )
+    return load_tokenizer(place)
+
+
+def _check_fits(tokenizer: Tokenizer, model: Transformer, folder: Any) -> None:
+    if tokenizer.vocab_size > model.spec.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model of {folder} "
+            f"{model.spec.vocab_size}: they do not belong together"
+        )
+
+
+def _begin(folder: pathlib.Path, tokenizer: Tokenizer) -> list[int] | None:
+    """Ids that Hugging Face's tokenizer puts before a text: as tokenizer_config.json has it, or
+    the post-processor. None for a tokenizer of ours, which has neither.
+    """
+    file = folder / "tokenizer.json" if folder.is_dir() else folder
+    config = read_tokenizer_config(file.parent)
+    if isinstance(tokenizer, ByteTokenizer):
+        return None
+    theirs = tokenizers.Tokenizer.from_file(str(file))
+    if isinstance(config.get("add_bos_token"), bool):
+        bos = theirs.token_to_id(spelt(config.get("bos_token")) or "")
+        return [bos] if config["add_bos_token"] and bos is not None else []
+    if theirs.post_processor is None and not config:
+        return None
+    whole, plain = (theirs.encode("a", add_special_tokens=add).ids for add in (True, False))
+    return whole[: next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)]
+
+
+def _ids(value: Any) -> list[int]:
+    """One id, several or none, as configurations have them."""
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if isinstance(one, int)]
+
+
+def _read_object(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    return found if isinstance(found, dict) else {}
