@@ -30,6 +30,7 @@ EXPECTED_SKIPS = (
     r"^needs a checkout that an ordinary user may read",
     r"^needs torch",  # the default suite compares with committed goldens
     r"^needs transformers",
+    r"^needs jinja2",  # renders chat templates of others
     r"^needs libtpu",  # no wheel for this platform
     r"^needs the benchmark files",  # CODEJAX_BENCHMARKS is not set
     r"^needs a compiler for",  # of a language that this machine may lack

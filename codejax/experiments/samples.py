@@ -99,7 +99,11 @@ class Question:
 
 
 def write_samples(texts: Texts, documents: Iterable[Document], settings: Samples) -> list[Sample]:
-    """Pick functions, let the model write; empty where no file has a fitting function."""
+    """Pick functions, let the model write; empty where no file has a fitting function.
+
+    Raises:
+        ValueError: the tokenizer has no tokens for infilling, or the engine is too short.
+    """
     tokenizer = texts.prompts.tokenizer
     gaps = [_fitted(gap, tokenizer, settings) for gap in pick(documents, settings)]
     questions = [Question(number, gap) for number, gap in enumerate(gaps)]
@@ -108,6 +112,8 @@ def write_samples(texts: Texts, documents: Iterable[Document], settings: Samples
 
 
 def _sample(gap: Gap, answer: Answer) -> Sample:
+    if answer.finished == "failed":
+        raise ValueError(f"{gap.title} cannot be asked about: {answer.message}")
     return Sample(
         kind=gap.kind,
         title=gap.title,

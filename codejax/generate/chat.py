@@ -7,6 +7,7 @@ program of others, so it is rendered in jinja2's sandbox; jinja2 is needed for i
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -25,13 +26,30 @@ def chatml(messages: Sequence[Message]) -> str:
 
 class Template:
     """A Jinja template as Hugging Face tokenizers carry it. tokens: what it may name, such as
-    bos_token. ValueError where jinja2 is not installed or cannot read it.
+    bos_token. Nothing is compiled, and jinja2 not looked for, before there is a chat.
     """
 
-    def __init__(self, source: str, tokens: Mapping[str, str] = {}) -> None:
+    def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
+        self._source, self._tokens = source, dict(tokens)
+
+    def __call__(self, messages: Sequence[Message]) -> str:
+        """The text, with the model's own turn begun; ValueError where the template refuses or
+        cannot be read, and where jinja2 is not installed.
+        """
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        render = self._compiled.render
         try:
-            import jinja2
-            from jinja2.sandbox import ImmutableSandboxedEnvironment
+            return render(messages=turns, add_generation_prompt=True, **self._tokens)
+        except Exception as error:  # a program of others, which may raise anything
+            raise ValueError(f"the chat template does not take these messages: {error}") from error
+
+    @functools.cached_property
+    def _compiled(self) -> Any:
+        try:
+            import jinja2  # pyright: ignore[reportMissingImports]
+            from jinja2.sandbox import (  # pyright: ignore[reportMissingImports]
+                ImmutableSandboxedEnvironment,
+            )
         except ImportError as error:
             raise ValueError("a chat template needs jinja2: pip install jinja2") from error
 
@@ -47,18 +65,9 @@ class Template:
         environment.filters["tojson"] = to_json
         environment.globals["raise_exception"] = refuse
         try:
-            self._template = environment.from_string(source)
+            return environment.from_string(self._source)
         except jinja2.TemplateError as error:
             raise ValueError(f"the chat template cannot be read: {error}") from error
-        self._tokens = dict(tokens)
-
-    def __call__(self, messages: Sequence[Message]) -> str:
-        """The text, with the model's own turn begun; ValueError where the template refuses."""
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            return self._template.render(messages=turns, add_generation_prompt=True, **self._tokens)
-        except Exception as error:  # a program of others, which may raise anything
-            raise ValueError(f"the chat template does not take these messages: {error}") from error
 
 
 def read_template(folder: str | pathlib.Path) -> Template | None:

@@ -7,18 +7,17 @@ import dataclasses
 import pathlib
 import textwrap
 from collections.abc import Callable, Iterator
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import pytest
+from scripted_engine import ScriptedEngine
 
-from codejax.data.batch import Batch
 from codejax.data.document import Document
 from codejax.data.tokenizer import ByteTokenizer
 from codejax.experiments import samples
 from codejax.experiments.samples import Gap, Samples, gaps_of, pick, write_samples
-from codejax.generate.requests import Sampling
+from codejax.generate.prompts import Prompts
+from codejax.generate.requests import Request, Sampling
+from codejax.generate.text import Texts
 
 SMALL = Samples(min_lines=5, max_lines=10, sampling=Sampling(max_new_tokens=24))
 SOURCE = textwrap.dedent('''\
@@ -99,26 +98,24 @@ def test_every_project_comes_before_any_project_again():
     assert picked == [gap for gap in pick(documents[::-1], SMALL) if gap.kind == "complete"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Hashes:
-    """Writes five hash signs, which the prompt must not hold, and ends the text."""
-
-    def hidden(self, params: Any, batch: Batch) -> jax.Array:
-        hash_BL = (batch.tokens == ord("#")) & (batch.segments > 0)
-        return jnp.cumsum(hash_BL, axis=1)[..., None]
-
-    def head(self, params: Any) -> None:
-        return None
-
-    def unembed(self, head: Any, hidden: jax.Array) -> jax.Array:
-        end = ByteTokenizer().special.end_of_text
-        return jax.nn.one_hot(jnp.where(hidden[..., 0] < 5, ord("#"), end), 268)
+def hashes() -> tuple[Texts, list[Request]]:
+    """What answers every question with five hash signs, and the requests that reach it."""
+    engine = ScriptedEngine(lambda request: [*b"#####"])
+    return Texts(engine, Prompts(ByteTokenizer())), engine.submitted
 
 
 def test_samples_show_what_the_model_saw_and_wrote():
     long = b"".join(b"v%d = %d\n" % (i, i) for i in range(200)) + SOURCE + b"w = 1\n" * 200
     settings = dataclasses.replace(SMALL, length=400)
-    made = write_samples(Hashes(), {}, ByteTokenizer(), [document(long)], settings)
+    texts, asked = hashes()
+    made = write_samples(texts, [document(long)], settings)
+    assert [request.seed for request in asked] == [0, 1, 2]
+    for one, request in zip(made, asked, strict=True):
+        given = (request.prompt, request.sampling)
+        assert given[1] == settings.sampling
+        assert len(given[0]) + settings.sampling.max_new_tokens <= 400
+        seen = ByteTokenizer().decode(given[0]).decode()
+        assert seen == one.prefix + one.suffix
     assert [one.kind for one in made] == ["complete", "complete", "infill"]
     for one in made:
         assert one.generated == "#####"
@@ -130,8 +127,15 @@ def test_samples_show_what_the_model_saw_and_wrote():
         assert one.note.startswith("r · ")
 
 
+def test_what_cannot_be_asked_is_no_sample():
+    texts, _ = hashes()
+    texts.engine.settings.length = 10
+    with pytest.raises(ValueError, match="cannot be asked about: a prompt of"):
+        write_samples(texts, [document(SOURCE)], SMALL)
+
+
 def test_no_function_no_sample():
-    assert write_samples(Hashes(), {}, ByteTokenizer(), [document(b"x = 1\n")], SMALL) == []
+    assert write_samples(hashes()[0], [document(b"x = 1\n")], SMALL) == []
 
 
 def test_this_files_functions_are_found():
