@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import codejax
-from codejax import manual
+from codejax import help_texts
 from codejax.recipe import (
     difference,
     fingerprint,
@@ -112,7 +112,7 @@ def describe_error(error: Exception) -> str:
 
 def make_parser() -> Parser:
     """The whole command line: verbs, their options, their examples."""
-    parser = Parser(prog="codejax", description=codejax.__doc__, epilog=manual.EXIT_CODES)
+    parser = Parser(prog="codejax", description=codejax.__doc__, epilog=help_texts.EXIT_CODES)
     parser.add_argument("--version", action="version", version=codejax.__version__)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 
@@ -126,22 +126,16 @@ def make_parser() -> Parser:
         help="FILE.py:FUNCTION or a run's recipe.json; --config.PATH=VALUE changes numbers in it",
     )
 
-    run = add_verb(
-        verbs, "run", run_recipe, manual.RUN_HELP, manual.RUN_EXAMPLES, parents=[config, shared]
-    )
+    run = add_verb(verbs, "run", run_recipe, parents=[config, shared])
     run.add_argument("--workdir", metavar="DIR", help="where it writes (default: runs/NAME)")
 
-    report = add_verb(
-        verbs, "report", write_report, manual.REPORT_HELP, manual.REPORT_EXAMPLES, parents=[shared]
-    )
+    report = add_verb(verbs, "report", write_report, parents=[shared])
     report.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="the work folder of a run")
     report.add_argument(
         "--output", metavar="DIR", help="where it writes (default: report/ in the first WORKDIR)"
     )
 
-    worker = add_verb(
-        verbs, "worker", run_worker, manual.WORKER_HELP, manual.WORKER_EXAMPLES, parents=[shared]
-    )
+    worker = add_verb(verbs, "worker", run_worker, parents=[shared])
     for name, default, metavar, text in (
         ("listen", "127.0.0.1:7070", "HOST:PORT", "or unix:/PATH; port 0 takes any free one"),
         ("lanes", 0, "N", "jobs at a time (default: one a core)"),
@@ -162,9 +156,7 @@ def make_parser() -> Parser:
     worker.add_argument("--unsafe", action="store_true", help="allow for --min-isolation=0")
     worker.add_argument("--with-parent", action="store_true", help="end when standard input ends")
 
-    judge = add_verb(
-        verbs, "judge", judge_file, manual.JUDGE_HELP, manual.JUDGE_EXAMPLES, parents=[shared]
-    )
+    judge = add_verb(verbs, "judge", judge_file, parents=[shared])
     judge.add_argument("file", metavar="FILE", help="the program; its ending says the language")
     judge.add_argument("--tests", required=True, metavar="PATH", help="a folder or a file of tests")
     judge.add_argument("--entry", default="", metavar="NAME", help="the function that tests call")
@@ -175,36 +167,16 @@ def make_parser() -> Parser:
     )
     judge.add_argument("--memory", type=int, default=512, metavar="MIB", help="for a test (512)")
 
-    sample = add_verb(
-        verbs, "sample", sample_text, manual.SAMPLE_HELP, manual.SAMPLE_EXAMPLES, parents=[shared]
-    )
+    sample = add_verb(verbs, "sample", sample_text, parents=[shared])
     add_sample_options(sample)
 
-    recipe = add_verb(verbs, "recipe", None, manual.RECIPE_HELP, manual.RECIPE_EXAMPLES)
+    recipe = add_verb(verbs, "recipe", None)
     actions = recipe.add_subparsers(title="actions", metavar="ACTION", required=True)
-    add_verb(
-        actions, "list", list_shipped, manual.LIST_HELP, manual.LIST_EXAMPLES, parents=[shared]
-    )
-    add_verb(
-        actions,
-        "show",
-        show_recipe,
-        manual.SHOW_HELP,
-        manual.SHOW_EXAMPLES,
-        parents=[config, shared],
-    )
-    diff = add_verb(
-        actions, "diff", diff_recipes, manual.DIFF_HELP, manual.DIFF_EXAMPLES, parents=[shared]
-    )
+    add_verb(actions, "list", list_shipped, parents=[shared])
+    add_verb(actions, "show", show_recipe, parents=[config, shared])
+    diff = add_verb(actions, "diff", diff_recipes, parents=[shared])
     diff.add_argument("recipes", nargs=2, metavar="RECIPE", help="FILE.py:FUNCTION or recipe.json")
-    add_verb(
-        actions,
-        "fingerprint",
-        print_fingerprint,
-        manual.FINGERPRINT_HELP,
-        manual.FINGERPRINT_EXAMPLES,
-        parents=[config, shared],
-    )
+    add_verb(actions, "fingerprint", print_fingerprint, parents=[config, shared])
     return parser
 
 
@@ -238,24 +210,21 @@ def add_sample_options(sample: Parser) -> None:
             f"--{name}", default=default, type=type(default), metavar="N", help=text
         )
     sample.add_argument("--dtype", choices=("float32", "bfloat16"), help="to compute in")
-    sample.add_argument(
-        "--stream",
-        default=True,
-        action=argparse.BooleanOptionalAction,
-        help="show text as it comes",
-    )
+    shown = argparse.BooleanOptionalAction
+    sample.add_argument("--stream", default=True, action=shown, help="show text as it comes")
 
 
 def add_verb(
     verbs: Any,
     name: str,
     verb: Callable[[argparse.Namespace], int] | None,
-    text: str,
-    examples: str,
     *,
     parents: Sequence[argparse.ArgumentParser] = (),
 ) -> Parser:
     """Add a verb whose one-line help is the first line of its description."""
+    text, examples = (
+        getattr(help_texts, f"{name.upper()}_{kind}") for kind in ("HELP", "EXAMPLES")
+    )
     line = text.partition("\n")[0].rstrip(".")
     made = verbs.add_parser(name, help=line, description=text, epilog=examples, parents=parents)
     made.set_defaults(verb=verb)
@@ -332,12 +301,10 @@ def sample_text(arguments: argparse.Namespace) -> int:
     texts = open_texts(opened.model, opened.params, opened.prompts, prompt, typed, opened.length)
     print(opened.name, file=sys.stderr)
     for kind, text in pieces(texts, prompt, typed):
-        print(
-            text,
-            end="" if kind == "answer" else "\n",
-            flush=True,
-            file=None if kind == "answer" else sys.stderr,
-        )
+        if kind == "answer":
+            print(text, end="", flush=True)
+        else:
+            print(text, file=sys.stderr)
     return 0
 
 

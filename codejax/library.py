@@ -107,8 +107,7 @@ def open_huggingface(
         template=read_template(folder),
         stop=[*_ids(generation.get("eos_token_id")), *_ids(config.get("eos_token_id"))],
     )
-    device = jax.devices()[0]
-    params = read_params(folder, model.spec, place=lambda _, weight: jax.device_put(weight, device))
+    params = jax.device_put(read_params(folder, model.spec), jax.devices()[0])
     length = config.get("max_position_embeddings") or config.get("n_positions") or 2048
     return Opened(model, params, prompts, int(length), folder.resolve().name)
 

@@ -31,7 +31,7 @@ from codejax.train.training import FREE
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-SOURCES = [*shipped_files(), ROOT / "codejax/manual.py"]
+SOURCES = [*shipped_files(), ROOT / "codejax/help_texts.py"]
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")

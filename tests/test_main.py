@@ -194,7 +194,17 @@ def test_errors_out_of_libraries_are_not_mendable():
 
 @pytest.mark.parametrize(
     "verb",
-    [[], ["run"], ["recipe"], ["recipe", "show"], ["recipe", "diff"], ["report"], ["worker"]],
+    [
+        [],
+        ["run"],
+        ["recipe"],
+        ["recipe", "show"],
+        ["recipe", "diff"],
+        ["report"],
+        ["worker"],
+        ["judge"],
+        ["sample"],
+    ],
 )
 def test_help_explains_and_gives_examples(verb: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stopped:

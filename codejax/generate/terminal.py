@@ -43,9 +43,22 @@ class Typed:
     length: int = 0
     stream: bool = True
 
+    def check(self) -> None:
+        """ValueError for what no model could be asked."""
+        self.sampling.check()
+        if self.n < 1:
+            raise ValueError(f"n={self.n}; wanted at least 1")
+        if self.length < 0:
+            raise ValueError(f"length={self.length}; wanted tokens, or 0")
+        if "" in self.stop:
+            raise ValueError("a stop string is empty, which would end every answer at once")
+
 
 def read_prompt(typed: Typed) -> Prompt:
-    """The prompt. ValueError where none, or more than one, is given; OSError for its file."""
+    """The prompt. ValueError where none, or more than one, is given, or a setting cannot be;
+    OSError for its file.
+    """
+    typed.check()
     infills = typed.prefix is not None or typed.suffix is not None
     if (typed.prompt is not None) + (typed.prompt_file is not None) + infills != 1:
         raise ValueError("give one of --prompt, --prompt-file, or --prefix with --suffix")
@@ -76,11 +89,8 @@ def open_texts(
     """An engine with room for what was typed, and no more. most: tokens the model knows.
 
     Raises:
-      ValueError: a setting cannot be, or the prompt leaves no room for an answer.
+      ValueError: the model cannot be asked this, or the prompt leaves no room for an answer.
     """
-    typed.sampling.check()
-    if typed.n < 1:
-        raise ValueError(f"n={typed.n}; wanted at least 1")
     num_prompt = len(prompts.ids(prompt))
     length = typed.length or most
     if num_prompt >= length:
