@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 from codejax.execution.protocol import Job, assert_test
 from codejax.recipe import spec
 from codejax.tasks.dataset import FromFile, task_row
-from codejax.tasks.extraction import parse, python_answer
+from codejax.tasks.extraction import longest_program, parse
 from codejax.tasks.human_eval import LIMITS
 from codejax.tasks.rows import Row, locate, read_rows
 from codejax.tasks.task import Message, Problem, Prompt
@@ -76,7 +76,7 @@ class MBPP(FromFile):
 
     def extract(self, problem: Problem, answer: str) -> str:
         if self.style == "chat":
-            return python_answer(answer, _entry(task_row(problem)))
+            return longest_program(answer) or answer  # whole: tests may use any of it
         if self.style == "three_shot":
             return answer.partition("[DONE]")[0].rpartition("[BEGIN]")[2]
         return answer

@@ -76,7 +76,10 @@ def test_infilling(name, judge):
 @pytest.mark.slow
 def test_mbpp(judge):
     check_canonical(judge, MBPP(path=benchmark("mbpp/mbpp.jsonl"), split="all"), 974)
-    check_canonical(judge, MBPP(path=benchmark("mbpp/mbpp_test.jsonl"), style="chat"), 500)
+    # The copy of the test split lacks the set-up that the tests of 367 need.
+    copy = MBPP(path=benchmark("mbpp/mbpp_test.jsonl"), style="chat")
+    assert len(copy.problems) == 500
+    assert canonical_failures(judge, copy).keys() == {"367"}
 
 
 @pytest.mark.slow
