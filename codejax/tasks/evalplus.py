@@ -7,6 +7,7 @@ reference, beside the checks, in the examiner's jail; `evalplus_oracle.py` compa
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import pathlib
@@ -16,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from codejax.execution.limits import MEGABYTE, Limits
 from codejax.execution.protocol import Job, Result, assert_test
 from codejax.recipe import spec
-from codejax.tasks import human_eval
+from codejax.tasks import evalplus_oracle, human_eval
 from codejax.tasks.dataset import FromFile, accepted, all_accepted, task_row
 from codejax.tasks.extraction import python_answer
 from codejax.tasks.human_eval import Style, ask_for_function
@@ -26,10 +27,9 @@ from codejax.tasks.task import Problem, Prompt, Score
 MBPP_STOPS = ('\n"""', "\nassert", "\nif __name__", "\ndef main(", "\nprint(")
 # EvalPlus bounds each input, and a set at 60 s. Here a group of inputs has a bound, so that a loop
 # without end costs that of one group.
-GROUP = 16
+GROUP = 8
 MAX_LETTERS = 1_000_000
 LIMITS = Limits(cpu=12.0, wall=36.0, memory=4096 * MEGABYTE)
-ORACLE = pathlib.Path(__file__).with_name("evalplus_oracle.py")
 
 
 @spec
@@ -103,9 +103,8 @@ class EvalPlus(FromFile):
             "inputs": inputs,
             "free_passes": getattr(self, "free_passes", False),
         }
-        text = ORACLE.read_text(encoding="utf-8")
         loaded = f"import json\n\nROW = json.loads({json.dumps(told)!r})\n"
-        return f"{text}\n\n{loaded}\n\ndef check(candidate):\n    run_all(ROW, candidate)\n"
+        return f"{oracle()}\n\n{loaded}\n\ndef check(candidate):\n    run_all(ROW, candidate)\n"
 
     def score(self, problem: Problem, candidate: str, results: Mapping[str, Result]) -> Score:
         total = all_accepted(results)
@@ -118,6 +117,12 @@ class EvalPlus(FromFile):
         row = task_row(problem)
         body = row.text("canonical_solution")
         return body if self.style == "base" else f"```python\n{row['prompt']}{body}\n```"
+
+
+@functools.cache
+def oracle() -> str:
+    """The source that compares, as it goes into jobs."""
+    return pathlib.Path(evalplus_oracle.__file__).read_text(encoding="utf-8")
 
 
 def fits(row: Row, given: list[Any]) -> bool:

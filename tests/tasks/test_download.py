@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from codejax.tasks.download import ATTEMPTS, download
+from codejax.tasks.jsonl_task import JsonlTask
 
 DATA = b'{"id": 1}\n' * 1000
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -90,3 +91,13 @@ def test_what_is_wrong_leaves_nothing(server, tmp_path, name, sha256, said, time
 def test_no_server_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="could not be downloaded"):
         download("http://127.0.0.1:9/x", SHA256, folder=tmp_path, pause=0.01)
+
+
+def test_a_task_takes_an_address(server, tmp_path, monkeypatch):
+    url, asked = server
+    monkeypatch.setenv("CODEJAX_CACHE", str(tmp_path))
+    task = JsonlTask(path=f"{url}/rows.jsonl", sha256=SHA256)
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 1: field 'prompt'"):
+        _ = task.problems
+    assert len(asked) == 1
+    assert len(list(tmp_path.rglob("rows.jsonl"))) == 1
