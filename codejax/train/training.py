@@ -91,6 +91,11 @@ class Training(Recipe):
                 f"objective.chunk={self.objective.chunk} does not divide data.length="
                 f"{self.data.length}"
             )
+        positions = self.model.learned_positions
+        if positions is not None and positions < self.data.length:
+            raise ValueError(
+                f"model.learned_positions={positions} is below data.length={self.data.length}"
+            )
         if self.num_microbatches < 1 or self.global_batch_size % self.num_microbatches:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} does not divide by num_microbatches="
