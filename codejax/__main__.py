@@ -17,6 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import codejax
+from codejax.help_texts import (
+    CONVERT_EXAMPLES,
+    CONVERT_HELP,
+    JUDGE_EXAMPLES,
+    JUDGE_HELP,
+    WORKER_EXAMPLES,
+    WORKER_HELP,
+)
 from codejax.recipe import (
     difference,
     fingerprint,
@@ -101,34 +109,6 @@ REPORT_EXAMPLES = """\
 examples:
   codejax report runs/quickstart
   codejax report runs/a runs/b --output=runs/comparison
-"""
-
-WORKER_HELP = """\
-Judge untrusted programs for those who connect, until SIGTERM.
-
-Beyond this machine it listens only with a token, from --token-file or CODEJAX_WORKER_TOKEN, or with
-mutual TLS. A line says where it is ready; the log is JSON lines on standard error.
-"""
-
-WORKER_EXAMPLES = """\
-examples:
-  codejax worker
-  codejax worker --listen=0.0.0.0:7070 --lanes=8 --min-isolation=2 --token-file=/run/token \\
-      --metrics-listen=0.0.0.0:9090
-"""
-
-JUDGE_HELP = """\
-Judge one program against tests, here and now, and show a table of verdicts.
-
-Tests are a folder of NAME.in beside NAME.out, a JSON list of {"stdin", "expected"} or of {"args",
-"returns"}, or a Python file of asserts. The exit code is 0 where all are accepted, else 1.
-"""
-
-JUDGE_EXAMPLES = """\
-examples:
-  codejax judge sum.py --tests=tests/
-  codejax judge solution.cpp --tests=tests.json --cpu=2 --memory=256
-  codejax judge add.py --tests=test_add.py --entry=add
 """
 
 
@@ -232,6 +212,25 @@ def make_parser() -> Parser:
         "--output", metavar="DIR", help="where it writes (default: report/ in the first WORKDIR)"
     )
 
+    turn = add_verb(
+        verbs, "convert", convert_weights, CONVERT_HELP, CONVERT_EXAMPLES, parents=[shared]
+    )
+    turn.add_argument("source", metavar="SOURCE", help="weights")
+    turn.add_argument("destination", metavar="DESTINATION", help="a new folder")
+    for name, metavar, text in (
+        ("dtype", "NAME", "of a Hugging Face folder: float32, bfloat16 or float16"),
+        ("family", "NAME", "its model_type (default: the plainest that can say the model)"),
+        ("tokenizer", "PATH", "the one to put beside the weights (default: their own)"),
+    ):
+        turn.add_argument(f"--{name}", metavar=metavar, help=text)
+    turn.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="a field of config.json that codejax does not know and that changes no logit",
+    )
+
     worker = add_verb(verbs, "worker", run_worker, WORKER_HELP, WORKER_EXAMPLES, parents=[shared])
     for name, default, metavar, text in (
         ("listen", "127.0.0.1:7070", "HOST:PORT", "or unix:/PATH; port 0 takes any free one"),
@@ -308,6 +307,16 @@ def write_report(arguments: argparse.Namespace) -> int:
     from codejax.experiments.report import report
 
     print(report(arguments.workdirs, arguments.output or f"{arguments.workdirs[0]}/report"))
+    return 0
+
+
+def convert_weights(arguments: argparse.Namespace) -> int:
+    """Convert a folder of weights and print what became of it."""
+    from codejax.train.convert import convert
+
+    names = ("dtype", "family", "tokenizer")
+    chosen = {name: getattr(arguments, name) for name in names}
+    print(convert(arguments.source, arguments.destination, ignored=arguments.ignore, **chosen))
     return 0
 
 

@@ -41,7 +41,7 @@ CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 AT_ONCE = 4 * 2**20  # bytes of a tensor in host memory, or one index of its first dimension
-SPELT = {"float32": "F32", "bfloat16": "BF16"}
+SPELT = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def write_folder(
     params: Params,
     *,
     config: Mapping[str, Any],
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     max_file_bytes: int = 4 * 2**30,
     others: Mapping[str, bytes] | None = None,
 ) -> None:
@@ -133,14 +133,19 @@ def write_folder(
         (partial / CONFIG).write_text(json.dumps(kept, indent=2) + "\n")
 
 
+def check_new(folder: Path) -> None:
+    """ValueError where `folder` is there already and not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty; give a new folder")
+
+
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to write in that becomes `folder` at the end, or vanishes where that is not reached.
 
     Raises ValueError where `folder` is there already and not empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not empty; give a new folder")
+    check_new(folder)
     partial = folder.absolute().with_name(f".{folder.absolute().name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:

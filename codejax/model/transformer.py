@@ -262,7 +262,8 @@ class _Embedding(nn.Module):
         positions_PD = declare(
             self, "positions", shape, ("positions", "embed"), init, dtype=x_BLD.dtype
         )
-        return constrain(x_BLD + look_up(positions_PD, positions_BL, (None, None)), STREAM)
+        learned_BLD: jax.Array = look_up(positions_PD, positions_BL, (None, None))
+        return constrain(x_BLD + learned_BLD, STREAM)
 
 
 class _Head(nn.Module):
