@@ -89,6 +89,21 @@ examples:
   codejax report runs/a runs/b --output=runs/comparison
 """
 
+CONVERT_HELP = """\
+Turn weights of Hugging Face's into codejax's, or back.
+
+SOURCE is a Hugging Face folder, its name on the hub (hf://OWNER/NAME), a run's work folder (its
+newest good checkpoint) or a folder converted before. DESTINATION is a new folder: a recipe starts
+from it with --config.start=DESTINATION, or transformers loads it.
+"""
+
+CONVERT_EXAMPLES = """\
+examples:
+  codejax convert Qwen2.5-Coder-0.5B weights/qwen
+  codejax convert hf://bigcode/starcoder2-3b weights/starcoder2
+  codejax convert runs/dense_125m dense_125m --dtype=bfloat16
+"""
+
 WORKER_HELP = """\
 Judge untrusted programs for those who connect, until SIGTERM.
 
