@@ -199,7 +199,7 @@ def make_parser() -> Parser:
 
 def add_sample_options(sample: Parser) -> None:
     """What `codejax sample` takes."""
-    sample.add_argument("model", metavar="MODEL", help="a run, a checkpoint, a Hugging Face folder")
+    sample.add_argument("model", metavar="MODEL", help="a run, a checkpoint, weights of others")
     for name, metavar, text in (
         ("prompt", "TEXT", "what to go on from"),
         ("prompt-file", "FILE", "what to go on from, or - for standard input"),
