@@ -1,4 +1,4 @@
-"""Arrays filled a piece at a time: on this host, or on devices in the sharding they will have.
+"""Arrays filled a piece at a time: here, in a file, or on devices in the sharding they will have.
 
 A device takes each piece into its own shard in place, so a weight that is spread over a mesh, or
 stacked over layers, never stands whole on the host.
@@ -7,12 +7,17 @@ stacked over layers, never stands whole on the host.
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from codejax.trees import named_leaves
 
 
 class Filling(Protocol):
@@ -78,6 +83,39 @@ class DeviceFilling:
 
 def _zeros(shape: tuple[int, ...], sharding: jax.sharding.Sharding) -> jax.Array:
     return jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=sharding)()
+
+
+class FileFilling:
+    """A stretch of an open file, from byte `offset` on, in the order of the array's elements."""
+
+    def __init__(self, shape: tuple[int, ...], descriptor: int, offset: int) -> None:
+        self._shape, self._descriptor, self._offset = shape, descriptor, offset
+
+    def put(self, piece: np.ndarray, start: tuple[int, ...]) -> None:
+        whole = len(self._shape)  # from this axis on the piece is as long as the array
+        while whole and piece.shape[whole - 1] == self._shape[whole - 1]:
+            whole -= 1
+        lead = max(whole - 1, 0)  # elements from this axis on lie together
+        values = np.ascontiguousarray(piece, np.float32)
+        strides = [math.prod(self._shape[axis + 1 :]) for axis in range(len(self._shape))]
+        rest = sum(s * step for s, step in zip(start[lead:], strides[lead:], strict=True))
+        for index in np.ndindex(*piece.shape[:lead]):
+            above = zip(index, start, strides, strict=False)
+            first = rest + sum((i + s) * step for i, s, step in above)
+            os.pwrite(self._descriptor, values[index].data, self._offset + 4 * first)
+
+    def finish(self) -> None:
+        pass
+
+
+def arrays(shardings: Any) -> Callable[[str, tuple[int, ...]], Filling]:
+    """What makes the filling of a weight by name and shape: on devices by a tree of shardings, or
+    NumPy's for None.
+    """
+    if shardings is None:
+        return lambda name, shape: HostFilling(shape)
+    where = named_leaves(shardings)
+    return lambda name, shape: DeviceFilling(shape, where[name])
 
 
 @partial(jax.jit, donate_argnums=0)

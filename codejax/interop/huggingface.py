@@ -14,14 +14,14 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from codejax.interop import families
-from codejax.interop.filling import DeviceFilling, Filling, HostFilling
+from codejax.interop.filling import Filling, arrays
 from codejax.interop.names import (
     Table,
     Tensor,
@@ -70,6 +70,11 @@ def read_params(folder: str | Path, model: Model, *, shardings: Any = None) -> P
     time, or one row of a tensor. Raises ValueError, in one line, naming tensors that are missing,
     unknown, of another shape or of a type that is no float, and files that are damaged.
     """
+    return fill(folder, model, arrays(shardings))
+
+
+def fill(folder: str | Path, model: Model, make: Callable[[str, tuple[int, ...]], Filling]) -> Any:
+    """As `read_params`, into what `make` makes of each weight's name and shape."""
     folder = Path(folder)
     table = families.family_of(read_config(folder)).table
     files = _files(folder)
@@ -81,11 +86,7 @@ def read_params(folder: str | Path, model: Model, *, shardings: Any = None) -> P
     odd = [f"{name} is {kinds[name]}" for name in wanted if kinds[name] not in DTYPES]
     if odd:
         raise ValueError(f"tensors of {folder} are no floats: {some(odd)}")
-    where = {} if shardings is None else named_leaves(shardings)
-    fillings: dict[str, Filling] = {
-        name: DeviceFilling(shape, where[name]) if where else HostFilling(shape)
-        for name, shape in leaf_shapes(model).items()
-    }
+    fillings = {name: make(name, shape) for name, shape in leaf_shapes(model).items()}
     for file in files:
         with TensorFile(folder / file) as opened:
             for name, tensor in wanted.items():

@@ -126,6 +126,22 @@ def entry_size(entry: Entry) -> int:
     raise ValueError(f"it holds tensors of type {entry.dtype!r}, which is unknown")
 
 
+def make_header(
+    shapes: Mapping[str, tuple[int, ...]], dtype: str
+) -> tuple[bytes, dict[str, Entry]]:
+    """The first bytes of a file of tensors of one type, and where each lies in it."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # data begin at a multiple of eight bytes
+    del header["__metadata__"]
+    entries = {name: parse_entry(item, 8 + len(text)) for name, item in header.items()}
+    return len(text).to_bytes(8, "little") + text, entries
+
+
 def write_tensors(
     path: Path,
     shapes: Mapping[str, tuple[int, ...]],
@@ -138,16 +154,10 @@ def write_tensors(
     held at a time.
     """
     kind = np.dtype(DTYPES[dtype])
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, shape in shapes.items():
-        start, end = end, end + math.prod(shape) * kind.itemsize
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # data begin at a multiple of eight bytes
-    written = 0
+    head, entries = make_header(shapes, dtype)
+    end = max((entry.stop for entry in entries.values()), default=len(head))
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        written = file.write(head)
         for stretch in stretches:
             content = np.ascontiguousarray(stretch, dtype=kind)
             written += file.write(content.view(np.uint8).reshape(-1).data)

@@ -1,25 +1,26 @@
 """Weights from Hugging Face's form to ours and back: what `codejax convert` does.
 
-A converted folder holds model.json, checkpoints/00000000 as a run would have it, and the small
-files that came with the weights, so that it goes back as it came. All is written beside the
+A converted folder holds model.json, params.safetensors with our own names, and the small files that
+came with the weights, so that it goes back as it came. All is written beside the
 destination and takes its name at the end.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
 from codejax.data.tokenizer import load_tokenizer
-from codejax.interop import huggingface, tokenizer_files
+from codejax.interop import converted, huggingface, tokenizer_files
 from codejax.interop.families import write_config
+from codejax.interop.tensor_files import TensorFile
 from codejax.model import count
 from codejax.parallel.mesh import Mesh, make_mesh
 from codejax.recipe import dumps
-from codejax.train.checkpoint import Checkpointing, Checkpoints
-from codejax.train.weights import MODEL, ORIGIN, Weights, find_weights
+from codejax.train.weights import MODEL, ORIGIN, PARAMS, Weights, find_weights
 
 
 def convert(
@@ -50,10 +51,7 @@ def convert(
 
 def _import(weights: Weights, target: Path) -> str:
     with huggingface.new_folder(target) as partial:
-        params = weights.read_on(make_mesh(Mesh()))
-        meta = {"source": str(weights.folder)}
-        with Checkpoints(partial / "checkpoints", Checkpointing(host_memory_gb=1)) as checkpoints:
-            checkpoints.save(0, {"params": params}, meta)
+        converted.store(partial / PARAMS, Path(weights.folder), weights.model)
         origin = partial / ORIGIN
         origin.mkdir()
         files = tokenizer_files.files_of(Path(weights.folder))
@@ -72,10 +70,15 @@ def _export(
     if chosen not in huggingface.SPELT:
         raise ValueError(f"dtype={chosen!r}: wanted one of {', '.join(huggingface.SPELT)}")
     huggingface.check_new(target)
-    params = weights.read_on(make_mesh(Mesh()))
-    huggingface.write_folder(
-        target, weights.model, params, config=config, dtype=cast(Any, chosen), others=others
-    )
+    with contextlib.ExitStack() as stack:
+        if weights.kind == "converted":
+            file = stack.enter_context(TensorFile(weights.params_path))
+            params = converted.stored_leaves(file, weights.model)
+        else:
+            params = weights.read_on(make_mesh(Mesh()))
+        huggingface.write_folder(
+            target, weights.model, params, config=config, dtype=cast(Any, chosen), others=others
+        )
     return f"{target} holds {_describe(weights)} as a {config['model_type']} in {chosen}"
 
 

@@ -1,8 +1,8 @@
 """Weights by the folder they lie in, whoever wrote it: a run's, a converted one, Hugging Face's.
 
-A run's folder has recipe.json, a converted one model.json, and both have checkpoints/; a Hugging
-Face folder has config.json. Whoever wants a model to sample from, evaluate or train on opens it
-here, and reads parameters straight into the sharding they will have.
+A run's folder has recipe.json and checkpoints/, a converted one model.json and params.safetensors,
+a Hugging Face folder config.json. Whoever wants a model to sample from, evaluate or train on
+opens it here, and reads parameters straight into the sharding they will have.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -17,7 +18,7 @@ from etils import epath
 
 from codejax.data.corpus import Corpus
 from codejax.data.tokenizer import Tokenizer, load_tokenizer
-from codejax.interop import hub, huggingface
+from codejax.interop import converted, hub, huggingface
 from codejax.interop.patterns import canonical
 from codejax.model.transformer import Model, Params, Transformer
 from codejax.parallel import rules
@@ -25,6 +26,7 @@ from codejax.recipe import RecipeError, difference, loads, render_difference
 from codejax.train.checkpoint import Checkpointing, Checkpoints
 
 MODEL = "model.json"  # of a converted folder
+PARAMS = "params.safetensors"
 ORIGIN = "hugging_face"  # its folder of small files that came along
 
 
@@ -38,11 +40,13 @@ class Weights:
     recipe: Any = None
 
     def read(self, shardings: Any) -> Params:
-        """Float32 parameters in these shardings, a tree like theirs: of a run or a converted folder
-        those of its newest good checkpoint.
+        """Float32 parameters in these shardings, a tree like theirs; of a run its newest good
+        checkpoint's.
         """
         if self.kind == "hugging_face":
             return huggingface.read_params(str(self.folder), self.model, shardings=shardings)
+        if self.kind == "converted":
+            return converted.read_stored(self.params_path, self.model, shardings=shardings)
         abstract = Transformer(self.model, "cpu").abstract()
         placed = lambda leaf, sharding: jax.ShapeDtypeStruct(  # noqa: E731
             leaf.shape, leaf.dtype, sharding=sharding
@@ -63,6 +67,11 @@ class Weights:
         if self.kind == "run":
             return Corpus(self.recipe.data.sources[0].corpus).tokenizer
         return load_tokenizer(self.origin)
+
+    @property
+    def params_path(self) -> Path:
+        """The file of a converted folder's parameters."""
+        return Path(self.folder) / PARAMS
 
     @property
     def origin(self) -> epath.Path:
