@@ -18,14 +18,14 @@ PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "penalty": 
 _choose, _shape = jax.jit(choose), jax.jit(shape)
 
 
-def how(num_rows: int, seed: int = 0, drawn: int = 0, **fields: float) -> Choosing:
+def how(num_rows: int, **fields: float) -> Choosing:
     kinds = {"top_k": np.int32}
     values = {
         name: np.full(num_rows, value, kinds.get(name, np.float32))
         for name, value in (PLAIN | fields).items()
     }
-    seeds = np.arange(seed, seed + num_rows, dtype=np.uint32)
-    return Choosing(seed=seeds, drawn=np.full(num_rows, drawn, np.int32), **values)
+    seeds = np.arange(num_rows, dtype=np.uint32)
+    return Choosing(seed=seeds, drawn=np.zeros(num_rows, np.int32), **values)
 
 
 def reference(logits: np.ndarray, seen: np.ndarray, fields: dict[str, float]) -> np.ndarray:
@@ -140,5 +140,5 @@ def test_greedy_rows_beside_drawn_ones():
 def test_thresholds_hold_at_the_edges_of_floats():
     values = np.array([[-np.inf, -1e38, -1.0, -0.0, 0.0, 1e-45, 1.0, 3e38]], np.float32)
     enough = lambda kept_BV: kept_BV.sum(axis=-1) >= 3  # noqa: E731
-    kept = np.asarray(choice._keep(values, enough))[0] > -np.inf
+    kept = np.asarray(choice._keep(jnp.asarray(values), enough))[0] > -np.inf
     assert kept.tolist() == [False] * 5 + [True] * 3
