@@ -135,6 +135,23 @@ def make_parser() -> Parser:
         "--output", metavar="DIR", help="where it writes (default: report/ in the first WORKDIR)"
     )
 
+    turn = add_verb(verbs, "convert", convert_weights, parents=[shared])
+    turn.add_argument("source", metavar="SOURCE", help="weights")
+    turn.add_argument("destination", metavar="DESTINATION", help="a new folder")
+    for name, metavar, text in (
+        ("dtype", "NAME", "of a Hugging Face folder: float32, bfloat16 or float16"),
+        ("family", "NAME", "its model_type (default: the plainest that can say the model)"),
+        ("tokenizer", "PATH", "the one to put beside the weights (default: their own)"),
+    ):
+        turn.add_argument(f"--{name}", metavar=metavar, help=text)
+    turn.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="a field of config.json that codejax does not know and that changes no logit",
+    )
+
     worker = add_verb(verbs, "worker", run_worker, parents=[shared])
     for name, default, metavar, text in (
         ("listen", "127.0.0.1:7070", "HOST:PORT", "or unix:/PATH; port 0 takes any free one"),
@@ -182,7 +199,7 @@ def make_parser() -> Parser:
 
 def add_sample_options(sample: Parser) -> None:
     """What `codejax sample` takes."""
-    sample.add_argument("model", metavar="MODEL", help="a run, a checkpoint, a Hugging Face folder")
+    sample.add_argument("model", metavar="MODEL", help="a run, a checkpoint, weights of others")
     for name, metavar, text in (
         ("prompt", "TEXT", "what to go on from"),
         ("prompt-file", "FILE", "what to go on from, or - for standard input"),
@@ -244,6 +261,16 @@ def write_report(arguments: argparse.Namespace) -> int:
     from codejax.experiments.report import report
 
     print(report(arguments.workdirs, arguments.output or f"{arguments.workdirs[0]}/report"))
+    return 0
+
+
+def convert_weights(arguments: argparse.Namespace) -> int:
+    """Convert a folder of weights and print what became of it."""
+    from codejax.train.convert import convert
+
+    names = ("dtype", "family", "tokenizer")
+    chosen = {name: getattr(arguments, name) for name in names}
+    print(convert(arguments.source, arguments.destination, ignored=arguments.ignore, **chosen))
     return 0
 
 

@@ -60,9 +60,10 @@ examples:
 SAMPLE_HELP = """\
 Let a model write: go on from a text, fill a gap in, or answer as in a chat.
 
-MODEL is the work folder of a run, a checkpoint in it, or a Hugging Face folder. Text goes to
-standard output as it comes, and a line about each answer to standard error. The same seed gives the
-same text; samples of one prompt have seeds of their own, made from --seed.
+MODEL is the work folder of a run, a checkpoint in it, a converted folder, or Hugging Face's (a folder
+or hf://OWNER/NAME). Text goes to standard output as it comes, and a line about each answer to
+standard error. The same seed gives the same text; samples of one prompt have seeds of their own,
+made from --seed.
 """
 
 SAMPLE_EXAMPLES = """\
@@ -87,6 +88,21 @@ REPORT_EXAMPLES = """\
 examples:
   codejax report runs/quickstart
   codejax report runs/a runs/b --output=runs/comparison
+"""
+
+CONVERT_HELP = """\
+Turn weights of Hugging Face's into codejax's, or back.
+
+SOURCE is a Hugging Face folder, its name on the hub (hf://OWNER/NAME), a run's work folder (its
+newest good checkpoint) or a folder converted before. DESTINATION is a new folder: a recipe starts
+from it with --config.start=DESTINATION, or transformers loads it.
+"""
+
+CONVERT_EXAMPLES = """\
+examples:
+  codejax convert Qwen2.5-Coder-0.5B weights/qwen
+  codejax convert hf://bigcode/starcoder2-3b weights/starcoder2
+  codejax convert runs/dense_125m dense_125m --dtype=bfloat16
 """
 
 WORKER_HELP = """\

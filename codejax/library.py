@@ -1,7 +1,8 @@
-"""Models out of folders, whoever made them: a run of ours, one of its checkpoints, Hugging Face's.
+"""Models out of folders, whoever made them, ready to be asked: tokenizer, prompts and parameters.
 
-In: the path of a folder. Out: a model with its parameters on devices, and how it is prompted. Files
-are read, none is written; a run's corpora may be gone, its tokenizer may not.
+In: the path of a folder (`train/weights.py` says which), or a name on the hub. Out: a model with
+its parameters on devices, and how it is prompted. Files are read, none is written; a run's corpora
+may be gone, its tokenizer may not.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -19,11 +20,12 @@ from etils import epath
 from codejax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
 from codejax.generate.chat import read_template, read_tokenizer_config, spelt
 from codejax.generate.prompts import Prompts
-from codejax.interop.huggingface import read_model, read_params
+from codejax.interop import hub
 from codejax.model.transformer import Params, Transformer
-from codejax.recipe import RecipeError, loads
+from codejax.recipe import RecipeError
 from codejax.train.checkpoint import Checkpoints
 from codejax.train.training import Training
+from codejax.train.weights import Weights, find_weights
 
 CHECKPOINTS = "checkpoints"
 Dtype = Literal["float32", "bfloat16"]
@@ -43,7 +45,8 @@ class Opened:
 
 
 def open_model(path: str, *, tokenizer: str = "", dtype: Dtype | None = None) -> Opened:
-    """Open the work folder of a run, a checkpoint in it, or a Hugging Face folder, on one device.
+    """Open the work folder of a run, a checkpoint in it, a folder that `codejax convert` made, or a
+    Hugging Face folder or name (hf://OWNER/NAME), on one device.
 
     Args:
       tokenizer: where it is, if not where the run or the folder has it.
@@ -53,37 +56,35 @@ def open_model(path: str, *, tokenizer: str = "", dtype: Dtype | None = None) ->
       ValueError: there is no such folder, or it holds no model or no tokenizer.
       CheckpointError: no checkpoint of the run is good.
     """
-    folder = epath.Path(path)
-    if not folder.exists():
-        raise ValueError(f"there is no folder {path}")
-    if (folder / "config.json").exists():
-        return open_huggingface(pathlib.Path(path), tokenizer=tokenizer, dtype=dtype)
-    run, step = _run_of(folder)
-    if (run / "recipe.json").exists():
-        return open_run(run, step, tokenizer=tokenizer, dtype=dtype)
-    raise ValueError(
-        f"{path} holds no model: neither a run of codejax (recipe.json and {CHECKPOINTS}/) nor one "
-        "of Hugging Face (config.json)"
-    )
+    step = None
+    if not path.startswith(hub.SCHEME):
+        folder = epath.Path(path)
+        if not folder.exists():
+            raise ValueError(f"there is no folder {path}")
+        run, step = _run_of(folder)
+        path = path if run == folder else str(run)
+    try:
+        weights = find_weights(path)
+    except RecipeError as error:
+        raise ValueError(f"the model or recipe in {path} cannot be read: {error}") from error
+    if weights.kind == "run":
+        return open_run(weights, step, tokenizer=tokenizer, dtype=dtype)
+    return open_foreign(weights, tokenizer=tokenizer, dtype=dtype)
 
 
 def open_run(
-    workdir: epath.Path, step: int | None = None, *, tokenizer: str = "", dtype: Dtype | None = None
+    weights: Weights, step: int | None = None, *, tokenizer: str = "", dtype: Dtype | None = None
 ) -> Opened:
     """The parameters after `step`, or of the newest good checkpoint, of a training run."""
-    record = workdir / "recipe.json"
-    try:
-        recipe = loads(record.read_text())
-    except RecipeError as error:
-        raise ValueError(f"{record} cannot be read: {error}") from error
+    recipe, workdir = weights.recipe, weights.folder
     if not isinstance(recipe, Training):
-        raise ValueError(f"{record} is of no training run, which alone has a model")
+        raise ValueError(f"{workdir}/recipe.json is of no training run, which alone has a model")
     spelling = _tokenizer_of(recipe, workdir, tokenizer)
     model = _bind(recipe.model, dtype)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         model.abstract(),
+        _on_one_device(model),
     )
     with Checkpoints(workdir / CHECKPOINTS, recipe.checkpointing) as checkpoints:
         found = checkpoints.restore({"params": target}, step, partial=True)
@@ -92,24 +93,29 @@ def open_run(
     return Opened(model, found.state["params"], Prompts(spelling), recipe.data.length, name)
 
 
-def open_huggingface(
-    folder: pathlib.Path, *, tokenizer: str = "", dtype: Dtype | None = None
-) -> Opened:
-    """A Hugging Face folder, with what its tokenizer begins texts with and its chat template."""
-    model = _bind(read_model(folder), dtype)
-    spelling = load_tokenizer(tokenizer or folder)
-    _check_fits(spelling, model, folder)
-    config = _read_object(folder / "config.json")
-    generation = _read_object(folder / "generation_config.json")
+def open_foreign(weights: Weights, *, tokenizer: str = "", dtype: Dtype | None = None) -> Opened:
+    """Weights of others, with what their tokenizer begins texts with and its chat template."""
+    origin = pathlib.Path(weights.origin)
+    model = _bind(weights.model, dtype)
+    spelling = load_tokenizer(tokenizer or origin)
+    _check_fits(spelling, model, weights.folder)
+    config = _read_object(origin / "config.json")
+    generation = _read_object(origin / "generation_config.json")
     prompts = Prompts(
         spelling,
-        begin=_begin(pathlib.Path(tokenizer or folder), spelling),
-        template=read_template(folder),
+        begin=_begin(pathlib.Path(tokenizer or origin), spelling),
+        template=read_template(origin),
         stop=[*_ids(generation.get("eos_token_id")), *_ids(config.get("eos_token_id"))],
     )
-    params = jax.device_put(read_params(folder, model.spec), jax.devices()[0])
+    params = weights.read(_on_one_device(model))
     length = config.get("max_position_embeddings") or config.get("n_positions") or 2048
-    return Opened(model, params, prompts, int(length), folder.resolve().name)
+    return Opened(model, params, prompts, int(length), pathlib.Path(weights.folder).resolve().name)
+
+
+def _on_one_device(model: Transformer) -> Any:
+    """A sharding for each parameter: the first device has all of it."""
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda _: device, model.abstract())
 
 
 def _run_of(folder: epath.Path) -> tuple[epath.Path, int | None]:

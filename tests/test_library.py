@@ -18,8 +18,8 @@ from codejax import trees
 from codejax.__main__ import main
 from codejax.data.bpe import byte_letters
 from codejax.data.tokenizer import ByteTokenizer
+from codejax.interop.families import write_config
 from codejax.interop.huggingface import write_folder
-from codejax.interop.llama import write_config
 from codejax.library import open_model
 
 FAST = ("--max-new-tokens=12", "--length=64")
@@ -84,6 +84,17 @@ def test_hugging_face_weights_write_what_the_run_writes(
     assert theirs.err.startswith("tiny\n12 tokens, cut off there, ")
 
 
+def test_converted_weights_write_what_they_wrote(
+    huggingface: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    assert main(["convert", str(huggingface), str(tmp_path / "tiny")]) == 0
+    capsys.readouterr()
+    options = ("--prompt=import os", "--temperature=0")
+    theirs, ours = (sampled(capsys, str(f), *options) for f in (huggingface, tmp_path / "tiny"))
+    assert ours.out == theirs.out != ""
+    assert ours.err.startswith("tiny\n12 tokens, cut off there, ")
+
+
 def test_samples_stand_under_rules_and_are_the_same_again(
     run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
@@ -118,7 +129,7 @@ def test_infilling_chatting_and_stop_strings(run: Path, capsys: pytest.CaptureFi
         (["{run}", "--suffix=y", "--chat"], "--chat wants --prompt or --prompt-file"),
         (["{run}x", "--prompt=x"], "there is no folder {run}x"),
         (["{run}/checkpoints/00000002/..", "--prompt=x"], "{run}/checkpoints/00000002/.. holds no"),
-        (["{run}/..", "--prompt=x"], "{run}/.. holds no model: neither a run of codejax"),
+        (["{run}/..", "--prompt=x"], "{run}/.. holds no config.json, recipe.json or"),
         (["{run}/checkpoints/3", "--prompt=x"], "there is no folder"),
         (["{run}", "--prompt-file={run}/no"], "No such file or directory: {run}/no"),
         (["{run}", f"--prompt={'x' * 80}"], "the prompt has 81 tokens, and the model takes 64"),
@@ -157,7 +168,7 @@ def test_folders_that_hold_no_whole_model(run: Path, huggingface: Path, tmp_path
     with pytest.raises(RuntimeError, match="no checkpoint"):
         open_model(str(tmp_path))
     (tmp_path / "recipe.json").write_text("{")
-    with pytest.raises(ValueError, match=r"recipe.json cannot be read"):
+    with pytest.raises(ValueError, match=r"recipe in .* cannot be read"):
         open_model(str(tmp_path))
     bare = tmp_path / "bare"
     shutil.copytree(huggingface, bare)

@@ -22,11 +22,12 @@ FLOORS = {
     **dict.fromkeys(("recipe", "trees", "runlog", "help_texts"), 0),
     **dict.fromkeys(("parallel", "data", "curation", "execution"), 1),
     **dict.fromkeys(("model", "objectives", "tasks"), 2),
-    **dict.fromkeys(("train", "generate", "interop"), 3),
-    **dict.fromkeys(("rollout", "plan", "library"), 4),
-    **dict.fromkeys(("rl", "evaluation"), 5),
-    "experiments": 6,
-    "__main__": 7,
+    "interop": 3,
+    **dict.fromkeys(("train", "generate"), 4),
+    **dict.fromkeys(("rollout", "plan", "library"), 5),
+    **dict.fromkeys(("rl", "evaluation"), 6),
+    "experiments": 7,
+    "__main__": 8,
 }
 MAX_LINES = 400
 LONGER_FILES: dict[str, str] = {}  # path -> why it may be longer than MAX_LINES

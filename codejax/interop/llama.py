@@ -1,90 +1,120 @@
-"""Llama's configuration, both ways: a Hugging Face `config.json` as a `Model`, a `Model` as one.
+"""Configurations of Llama's line, both ways: Llama, Mistral, Qwen2 and Qwen3.
 
-Only what the family can say is translated; everything else is refused by name. Rotary settings are
-read in both spellings (`rope_parameters`, and the older `rope_theta` with `rope_scaling`) and
-written in the older one, which every version reads. The compute dtype is no part of it.
+Blocks of grouped-query attention with rotary positions and a gated MLP, each after an RMSNorm. A
+reader takes the defaults of the family's own configuration class; a writer says what it can, and
+`families.write_config` finds out whether that was all.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from codejax.interop.fields import Fields
+from codejax.interop.patterns import fold, per_layer, read_activation, write_activation
+from codejax.interop.rotary import read_rope, write_rope
 from codejax.model.attention import Attention
-from codejax.model.layers import Activation, GatedMLP, RMSNorm
-from codejax.model.rope import (
-    LinearScaling,
-    Llama3Scaling,
-    NtkScaling,
-    Rope,
-    YarnScaling,
-    rotated_dim,
-)
+from codejax.model.layers import GatedMLP, RMSNorm
 from codejax.model.transformer import Model
 
-Config = Mapping[str, Any]
 
-ACTIVATIONS: dict[str, Activation] = {
-    "silu": "silu",
-    "gelu": "gelu",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
+def read_llama(fields: Fields) -> Model:
+    """Llama 1 to 3, and all that were published as Llamas (CodeLlama, DeepSeek-Coder, Yi, ...)."""
+    bias = fields.flag("attention_bias", False)
+    mixer = _mixer(fields, bias=bias, out_bias=bias)
+    return _model(fields, (mixer,), mlp_bias=fields.flag("mlp_bias", False))
 
 
-def read_config(config: Config) -> Model:
-    """The model that a Llama configuration describes, in float32; ValueError for any other."""
-    if config.get("model_type") != "llama":
-        raise ValueError(f"model_type={config.get('model_type')!r}: only 'llama' can be read")
-    activation = config.get("hidden_act", "silu")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"hidden_act={activation!r} is unknown; known: {', '.join(ACTIVATIONS)}")
-    bias = config.get("attention_bias", False)
-    attention = Attention(
-        num_heads=_get(config, "num_attention_heads"),
-        num_kv_heads=config.get("num_key_value_heads"),
-        head_dim=config.get("head_dim"),
-        rope=_read_rope(config),
-        bias=bias,
-        out_bias=bias,
+def write_llama(model: Model) -> dict[str, Any]:
+    """Llama's fields of a model."""
+    mixer = model.mixers[0]
+    if model.width % mixer.num_heads:
+        raise ValueError("num_heads (a Llama's divides width)")
+    return _write(model) | {"attention_bias": mixer.bias, "mlp_bias": model.ffns[0].bias}
+
+
+def read_mistral(fields: Fields) -> Model:
+    """Mistral: a window in every layer, or in none."""
+    window = fields.whole_or_none("sliding_window", 4096)
+    return _model(fields, (_mixer(fields, window=window, num_kv_heads=8),))
+
+
+def write_mistral(model: Model) -> dict[str, Any]:
+    """Mistral's fields of a model."""
+    return _write(model) | {"sliding_window": model.mixers[0].window}
+
+
+def read_qwen2(fields: Fields) -> Model:
+    """Qwen2 and 2.5: biases on query, key and value; windows in the upper layers, if any."""
+    fields.fixed("use_mrope", False)
+    mixers = (
+        _mixer(fields, window=window, bias=True, num_kv_heads=32)
+        for window in _read_windows(fields)
     )
+    return _model(fields, fold(mixers))
+
+
+def write_qwen2(model: Model) -> dict[str, Any]:
+    """Qwen2's fields of a model."""
+    return _write(model) | _write_windows(model)
+
+
+def read_qwen3(fields: Fields) -> Model:
+    """Qwen3: queries and keys are normalised head by head."""
+    bias, eps = fields.flag("attention_bias", False), fields.number("rms_norm_eps", 1e-6)
+    mixers = (
+        _mixer(
+            fields,
+            window=window,
+            bias=bias,
+            out_bias=bias,
+            num_kv_heads=32,
+            head_dim=128,
+            qk_norm=RMSNorm(eps=eps),
+        )
+        for window in _read_windows(fields)
+    )
+    return _model(fields, fold(mixers))
+
+
+def write_qwen3(model: Model) -> dict[str, Any]:
+    """Qwen3's fields of a model."""
+    return _write(model) | _write_windows(model) | {"attention_bias": model.mixers[0].bias}
+
+
+def _mixer(
+    fields: Fields, *, num_kv_heads: int | None = None, head_dim: int | None = None, **more: Any
+) -> Attention:
+    return Attention(
+        num_heads=fields.whole("num_attention_heads"),
+        num_kv_heads=fields.whole_or_none("num_key_value_heads", num_kv_heads),
+        head_dim=fields.whole_or_none("head_dim", head_dim),
+        rope=read_rope(fields),
+        **more,
+    )
+
+
+def _model(fields: Fields, mixers: tuple[Attention, ...], *, mlp_bias: bool = False) -> Model:
     ffn = GatedMLP(
-        hidden=_get(config, "intermediate_size"),
-        activation=ACTIVATIONS[activation],
-        bias=config.get("mlp_bias", False),
+        hidden=fields.whole("intermediate_size"),
+        activation=read_activation(fields, "hidden_act", "silu"),
+        bias=mlp_bias,
     )
     return Model(
-        vocab_size=_get(config, "vocab_size"),
-        width=_get(config, "hidden_size"),
-        num_layers=_get(config, "num_hidden_layers"),
-        mixers=(attention,),
+        vocab_size=fields.whole("vocab_size"),
+        width=fields.whole("hidden_size"),
+        num_layers=fields.whole("num_hidden_layers"),
+        mixers=mixers,
         ffns=(ffn,),
-        norm=RMSNorm(eps=config.get("rms_norm_eps", 1e-6)),
-        tied_embeddings=config.get("tie_word_embeddings", False),
+        norm=RMSNorm(eps=fields.number("rms_norm_eps", 1e-6)),
+        tied_embeddings=fields.flag("tie_word_embeddings", False),
     )
 
 
-def write_config(
-    model: Model,
-    *,
-    max_length: int,
-    bos_token_id: int | None = None,
-    eos_token_id: int | None = None,
-    pad_token_id: int | None = None,
-) -> dict[str, Any]:
-    """The Llama configuration of `model`; ValueError naming what the family cannot say.
-
-    max_length: positions that the model was trained for.
-    """
-    _check_is_llama(model)
-    mixer, ffn, rope = model.mixers[0], model.ffns[0], model.mixers[0].rope
-    assert rope is not None
+def _write(model: Model) -> dict[str, Any]:
+    mixer, ffn = model.mixers[0], model.ffns[0]
     head_dim = mixer.head_size(model.width)
-    theirs = {ours: name for name, ours in ACTIVATIONS.items()}
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
         "vocab_size": model.vocab_size,
         "hidden_size": model.width,
         "intermediate_size": ffn.hidden,
@@ -92,115 +122,33 @@ def write_config(
         "num_attention_heads": mixer.num_heads,
         "num_key_value_heads": mixer.kv_heads,
         "head_dim": head_dim,
-        "hidden_act": theirs[ffn.activation],
-        "max_position_embeddings": max_length,
+        "hidden_act": write_activation(ffn.activation),
         "rms_norm_eps": model.norm.eps,
         "tie_word_embeddings": model.tied_embeddings,
-        "attention_bias": mixer.bias,
-        "mlp_bias": ffn.bias,
-        "bos_token_id": bos_token_id,
-        "eos_token_id": eos_token_id,
-        "pad_token_id": pad_token_id,
-        **_write_rope(rope, head_dim),
+        **write_rope(mixer.rope, head_dim),
     }
 
 
-def _get(config: Config, key: str) -> Any:
-    if key not in config:
-        raise ValueError(f"the configuration lacks {key}")
-    return config[key]
+def _read_windows(fields: Fields) -> list[int | None]:
+    """The window of each layer, None where it sees all."""
+    num_layers, window = fields.whole("num_hidden_layers"), fields.get("sliding_window", 4096)
+    first = fields.get("max_window_layers", 28)
+    if not fields.flag("use_sliding_window", False):
+        window = None
+    default = [
+        "full_attention" if window is None or i < first else "sliding_attention"
+        for i in range(num_layers)
+    ]
+    kinds = per_layer(fields, "layer_types", default, ("full_attention", "sliding_attention"))
+    return [window if kind == "sliding_attention" else None for kind in kinds]
 
 
-def _read_rope(config: Config) -> Rope:
-    settings = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    theta = settings.get("rope_theta", config.get("rope_theta", 10000.0))
-    fraction = settings.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
-    if fraction != 1.0:
-        raise ValueError(f"partial_rotary_factor={fraction}: Llama rotates whole heads")
-    kind = settings.get("rope_type", settings.get("type", "default"))
-    length = settings.get(
-        "original_max_position_embeddings", config.get("max_position_embeddings", 2048)
-    )
-    match kind:
-        case "default":
-            scaling = None
-        case "linear":
-            scaling = LinearScaling(factor=float(_get(settings, "factor")))
-        case "llama3":
-            scaling = Llama3Scaling(
-                factor=float(_get(settings, "factor")),
-                low_frequency_factor=float(_get(settings, "low_freq_factor")),
-                high_frequency_factor=float(_get(settings, "high_freq_factor")),
-                original_length=length,
-            )
-        case "yarn" if "mscale" not in settings and "mscale_all_dim" not in settings:
-            scaling = YarnScaling(
-                factor=float(_get(settings, "factor")),
-                original_length=length,
-                beta_fast=float(settings.get("beta_fast") or 32.0),
-                beta_slow=float(settings.get("beta_slow") or 1.0),
-                attention_factor=settings.get("attention_factor"),
-                truncate=settings.get("truncate", True),
-            )
-        case _:
-            raise ValueError(
-                f"rotary settings {settings} cannot be read; wanted rope_type default, linear, "
-                "llama3, or yarn without mscale"
-            )
-    return Rope(theta=float(theta), scaling=scaling)
-
-
-def _write_rope(rope: Rope, head_dim: int) -> dict[str, Any]:
-    theta, scaling = rope.theta, rope.scaling
-    match scaling:
-        case None:
-            settings = None
-        case LinearScaling():
-            settings = {"rope_type": "linear", "factor": scaling.factor}
-        case NtkScaling():  # no more than a larger base
-            dim = rotated_dim(rope, head_dim)
-            theta, settings = theta * scaling.factor ** (dim / (dim - 2)), None
-        case Llama3Scaling():
-            settings = {
-                "rope_type": "llama3",
-                "factor": scaling.factor,
-                "low_freq_factor": scaling.low_frequency_factor,
-                "high_freq_factor": scaling.high_frequency_factor,
-                "original_max_position_embeddings": scaling.original_length,
-            }
-        case YarnScaling():
-            settings = {
-                "rope_type": "yarn",
-                "factor": scaling.factor,
-                "original_max_position_embeddings": scaling.original_length,
-                "beta_fast": scaling.beta_fast,
-                "beta_slow": scaling.beta_slow,
-                "attention_factor": scaling.attention_factor,
-                "truncate": scaling.truncate,
-            }
-    return {"rope_theta": theta, "rope_scaling": settings}
-
-
-def _check_is_llama(model: Model) -> None:
-    """ValueError naming all fields that hold what Llama has not."""
-    mixer, ffn = model.mixers[0], model.ffns[0]
-    rope = mixer.rope
-    wrong = {
-        "mixers (they differ)": any(other != mixer for other in model.mixers),
-        "ffns (they differ)": any(other != ffn for other in model.ffns),
-        "ffns (not gated)": not isinstance(ffn, GatedMLP),
-        "norm": not isinstance(model.norm, RMSNorm) or model.norm.zero_centered,
-        "embed_scale": model.embed_scale,
-        "logits_softcap": model.logits_softcap is not None,
-        "rope": rope is None or rope.fraction != 1.0,
-        "num_heads (it does not divide width)": model.width % mixer.num_heads != 0,
-        "causal": not mixer.causal,
-        "window": mixer.window is not None,
-        "qk_norm": mixer.qk_norm is not None,
-        "softcap": mixer.softcap is not None,
-        "scale": mixer.scale is not None,
-        "out_bias (bias says otherwise)": mixer.bias != mixer.out_bias,
+def _write_windows(model: Model) -> dict[str, Any]:
+    windows = [model.mixers[i % len(model.mixers)].window for i in range(model.num_layers)]
+    window = max((w for w in windows if w is not None), default=None)
+    return {
+        "use_sliding_window": window is not None,
+        "sliding_window": window,
+        "max_window_layers": next((i for i, w in enumerate(windows) if w), model.num_layers),
+        "layer_types": ["sliding_attention" if w else "full_attention" for w in windows],
     }
-    found = [field for field, is_wrong in wrong.items() if is_wrong]
-    if found:
-        raise ValueError(f"no Llama has this model's {', '.join(found)}")

@@ -2,12 +2,14 @@
 
 A table has one row a kind of weight and serves reading and writing alike. Layers that are stacked
 here are tensors of their own there: layer i of the pattern's position p = i % period is entry
-i // period of "blocks/p". Nothing here touches a file.
+i // period of "blocks/p". Rows of one tensor of theirs are its parts, in their order along its
+outputs (a fused query, key and value). Nothing here touches a file.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
@@ -17,9 +19,12 @@ import numpy as np
 from codejax.model.transformer import Model, Transformer
 from codejax.trees import named_leaves
 
-# same: the same array. flat: theirs merges all dimensions. in_out, in2_out: a matrix whose first
-# one or two dimensions are inputs here; theirs is [outputs, inputs], those of each side merged.
-Layout = Literal["same", "flat", "in_out", "in2_out"]
+# flat: theirs merges all dimensions. The others are matrices, the dimensions of each side merged:
+# in_out, in2_out: the first one or two dimensions are inputs here; theirs is [outputs, inputs].
+# rows, rows2: the first one or two dimensions are theirs too; theirs is [inputs, outputs].
+Layout = Literal["flat", "in_out", "in2_out", "rows", "rows2"]
+INPUTS: dict[Layout, int] = {"flat": 0, "in_out": 1, "in2_out": 2, "rows": 1, "rows2": 2}
+UNTURNED = ("rows", "rows2")
 
 
 class Row(NamedTuple):
@@ -31,110 +36,138 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A family's rows, and tensors that its checkpoints may hold beside them and nobody needs."""
+    """A family's rows, tensors that its checkpoints may hold beside them and nobody needs (by
+    their endings), and the prefix that checkpoints of the bare decoder leave out.
+    """
 
     family: str
     rows: tuple[Row, ...]
     ignored: tuple[str, ...] = ()
+    prefix: str = "model."
 
 
-class Source(NamedTuple):
-    """The tensors that make one leaf of ours: one alone, or one for each stacked layer."""
+class Part(NamedTuple):
+    """What a tensor of theirs holds of one leaf of ours: its entry `layer`, or all of it (None).
 
-    names: tuple[str, ...]
-    stacked: bool
+    shape: of our weight (of one layer). offset: where the part begins among the tensor's outputs.
+    """
+
+    leaf: str
+    layer: int | None
+    shape: tuple[int, ...]
     layout: Layout
+    offset: int = 0
 
-    def tensor_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of each tensor of theirs, from the shape of our leaf."""
-        return _their_shape(shape[1:] if self.stacked else shape, self.layout)
-
-
-_LAYER = "model.layers.{layer}."
-
-LLAMA = Table(
-    family="llama",
-    rows=(
-        Row("embed/table", "model.embed_tokens.weight", "same"),
-        Row("mixer_norm/scale", _LAYER + "input_layernorm.weight", "same"),
-        Row("mixer/query", _LAYER + "self_attn.q_proj.weight", "in_out"),
-        Row("mixer/key", _LAYER + "self_attn.k_proj.weight", "in_out"),
-        Row("mixer/value", _LAYER + "self_attn.v_proj.weight", "in_out"),
-        Row("mixer/out", _LAYER + "self_attn.o_proj.weight", "in2_out"),
-        Row("mixer/query_bias", _LAYER + "self_attn.q_proj.bias", "flat"),
-        Row("mixer/key_bias", _LAYER + "self_attn.k_proj.bias", "flat"),
-        Row("mixer/value_bias", _LAYER + "self_attn.v_proj.bias", "flat"),
-        Row("mixer/out_bias", _LAYER + "self_attn.o_proj.bias", "same"),
-        Row("ffn_norm/scale", _LAYER + "post_attention_layernorm.weight", "same"),
-        Row("ffn/gate", _LAYER + "mlp.gate_proj.weight", "in_out"),
-        Row("ffn/up", _LAYER + "mlp.up_proj.weight", "in_out"),
-        Row("ffn/down", _LAYER + "mlp.down_proj.weight", "in_out"),
-        Row("ffn/gate_bias", _LAYER + "mlp.gate_proj.bias", "same"),
-        Row("ffn/up_bias", _LAYER + "mlp.up_proj.bias", "same"),
-        Row("ffn/down_bias", _LAYER + "mlp.down_proj.bias", "same"),
-        Row("final_norm/scale", "model.norm.weight", "same"),
-        Row("head/kernel", "lm_head.weight", "in_out"),
-    ),
-    # Buffers of old checkpoints; the head of a tied model, which is its embedding once more.
-    ignored=(".rotary_emb.inv_freq", "lm_head.weight"),
-)
+    @property
+    def num_outputs(self) -> int:
+        """Length of the part along the tensor's outputs."""
+        return math.prod(self.shape[INPUTS[self.layout] :])
 
 
-def sources(table: Table, model: Model) -> dict[str, Source]:
-    """For each of the model's weights, in the order of its tree, the tensors that hold it.
+class Tensor(NamedTuple):
+    """One tensor of theirs: its shape, and the parts that fill it."""
+
+    shape: tuple[int, ...]
+    parts: tuple[Part, ...]
+
+
+class Region(NamedTuple):
+    """Some of a leaf's weight: our array, and where it begins along one axis of the weight."""
+
+    weight: np.ndarray
+    axis: int
+    start: int
+
+
+def tensors(table: Table, model: Model) -> dict[str, Tensor]:
+    """Every tensor of theirs that the model has, by name: whole-model ones, then layer by layer.
 
     Raises ValueError naming every weight that the family has no tensor for.
     """
-    rows = {row.ours: row for row in table.rows}
-    found: dict[str, Source] = {}
-    nameless = []
-    for name in named_leaves(Transformer(model, "cpu").abstract()):
-        stacked = name.startswith("blocks/")
-        position, kind = name.split("/", 2)[1:] if stacked else ("", name)
-        row = rows.get(kind)
-        if row is None or ("{layer}" in row.theirs) != stacked:
-            nameless.append(name)
-        elif stacked:
-            layers = range(int(position), model.num_layers, model.period)
-            names = tuple(row.theirs.format(layer=layer) for layer in layers)
-            found[name] = Source(names, True, row.layout)
-        else:
-            found[name] = Source((row.theirs,), False, row.layout)
+    leaves = leaf_shapes(model)
+    named: set[str] = set()
+    found: dict[str, Tensor] = {}
+    for layer in (None, *range(model.num_layers)):
+        for row in table.rows:
+            if ("{layer}" in row.theirs) != (layer is not None):
+                continue
+            entry, leaf, theirs = None, row.ours, row.theirs
+            if layer is not None:
+                entry, position = divmod(layer, model.period)
+                leaf, theirs = f"blocks/{position}/{row.ours}", row.theirs.format(layer=layer)
+            if leaf in leaves:
+                shape = leaves[leaf] if layer is None else leaves[leaf][1:]
+                named.add(leaf)
+                before = found[theirs].parts if theirs in found else ()
+                offset = sum(part.num_outputs for part in before)
+                parts = (*before, Part(leaf, entry, shape, row.layout, offset))
+                found[theirs] = Tensor(_their_shape(parts), parts)
+    nameless = [name for name in leaves if name not in named]
     if nameless:
         raise ValueError(f"the {table.family} family has no tensor for {some(nameless)}")
     return found
 
 
-def from_theirs(tensor: np.ndarray, shape: tuple[int, ...], layout: Layout) -> np.ndarray:
-    """Our weight (of one layer) of this shape from a tensor of theirs; a view where it can be."""
-    if layout in ("in_out", "in2_out"):
-        tensor = tensor.T
-    return tensor.reshape(shape)
+def leaf_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight of the model, by name."""
+    return _traced_shapes(model)  # pyright: ignore[reportArgumentType]
 
 
-def to_theirs(weight: np.ndarray, layout: Layout) -> np.ndarray:
-    """Their tensor from our weight (of one layer); the inverse of `from_theirs`."""
-    shape = _their_shape(weight.shape, layout)
-    if layout in ("in_out", "in2_out"):
-        return weight.reshape(shape[::-1]).T
-    return weight.reshape(shape)
+@functools.lru_cache(maxsize=8)  # to find them is to trace the model
+def _traced_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    abstract = Transformer(model, "cpu").abstract()
+    return {name: tuple(leaf.shape) for name, leaf in named_leaves(abstract).items()}
+
+
+def granule(tensor: Tensor) -> int:
+    """Rows of a tensor of theirs come in multiples of this many, to be whole indices of ours."""
+    return math.lcm(*(_granule(part) for part in tensor.parts))
+
+
+def regions(tensor: Tensor, rows: np.ndarray, first: int) -> Iterable[tuple[Part, Region]]:
+    """What some rows of a tensor of theirs, from `first` on, are in the leaves that it fills.
+
+    first and the number of rows are multiples of `granule(tensor)`. The weights are views.
+    """
+    for part in tensor.parts:
+        inputs, size = INPUTS[part.layout], _granule(part)
+        if part.layout in UNTURNED:
+            columns = rows[:, part.offset : part.offset + part.num_outputs]
+            shape = (len(rows) // size, *part.shape[1:])
+            yield part, Region(columns.reshape(shape), 0, first // size)
+            continue
+        begin = max(first, part.offset)
+        end = min(first + len(rows), part.offset + part.num_outputs)
+        if begin < end:
+            shape = (*part.shape[:inputs], (end - begin) // size, *part.shape[inputs + 1 :])
+            weight = rows[begin - first : end - first].T.reshape(shape)
+            yield part, Region(weight, inputs, (begin - part.offset) // size)
+
+
+def to_theirs(tensor: Tensor, weights: Iterable[np.ndarray]) -> np.ndarray:
+    """Their tensor from the weights of its parts, in their order; a view where it can be."""
+    turned = []
+    for part, weight in zip(tensor.parts, weights, strict=True):
+        shape = _matrix_shape(part)
+        if part.layout in UNTURNED or part.layout == "flat":
+            turned.append(weight.reshape(shape))
+        else:
+            turned.append(weight.reshape(shape[::-1]).T)
+    if len(turned) == 1:
+        return turned[0]
+    return np.concatenate(turned, axis=_output_axis(tensor.parts[0]))
 
 
 def check_tensors(
     table: Table, model: Model, found: dict[str, tuple[int, ...]], *, where: Any
 ) -> None:
     """ValueError, in one line, naming tensors that are missing, unknown or of another shape."""
-    leaves = named_leaves(Transformer(model, "cpu").abstract())
-    wanted = {
-        tensor: source.tensor_shape(leaves[name].shape)
-        for name, source in sources(table, model).items()
-        for tensor in source.names
-    }
+    wanted = tensors(table, model)
     unknown = found.keys() - wanted.keys()
     wrong = [
-        f"{name} is {found[name]} for {shape}"
-        for name, shape in wanted.items()
-        if name in found and found[name] != shape
+        f"{name} is {found[name]} for {tensor.shape}"
+        for name, tensor in wanted.items()
+        if name in found and found[name] != tensor.shape
     ]
     problems = {
         "missing": [name for name in wanted if name not in found],
@@ -153,11 +186,28 @@ def some(names: Iterable[str], limit: int = 4) -> str:
     return ", ".join(listed[:limit]) + more
 
 
-def _their_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
-    match layout:
-        case "same":
-            return shape
-        case "flat":
-            return (math.prod(shape),)
-    inputs = 1 if layout == "in_out" else 2
-    return (math.prod(shape[inputs:]), math.prod(shape[:inputs]))
+def _granule(part: Part) -> int:
+    """Rows of theirs that make one index of ours."""
+    inputs = INPUTS[part.layout]
+    if part.layout in UNTURNED:
+        return math.prod(part.shape[1:inputs])
+    return math.prod(part.shape[inputs + 1 :])
+
+
+def _output_axis(part: Part) -> int:
+    return 1 if part.layout in UNTURNED else 0
+
+
+def _matrix_shape(part: Part) -> tuple[int, ...]:
+    """Shape of a part as theirs lays it out."""
+    if part.layout == "flat":
+        return (math.prod(part.shape),)
+    inputs = math.prod(part.shape[: INPUTS[part.layout]])
+    shape = (part.num_outputs, inputs)
+    return shape[::-1] if part.layout in UNTURNED else shape
+
+
+def _their_shape(parts: tuple[Part, ...]) -> tuple[int, ...]:
+    shape = list(_matrix_shape(parts[0]))
+    shape[_output_axis(parts[0])] = sum(part.num_outputs for part in parts)
+    return tuple(shape)

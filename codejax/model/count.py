@@ -70,14 +70,15 @@ def count_parameters(model: Model) -> Parameters:
     width = model.width
     table = model.vocab_size * width
     norm = _norm(model.norm, width)
+    norms = (4 if model.post_norms else 2) * norm
     return Parameters(
-        embedding=table,
+        embedding=table + (model.learned_positions or 0) * width,
         layers=tuple(
             _mixer_weights(mixer, width)
             + _mixer_vectors(mixer, width)
             + _ffn_weights(ffn, width)
             + _ffn_biases(ffn, width)
-            + 2 * norm
+            + norms
             for mixer, ffn in _blocks(model)
         ),
         final_norm=norm,

@@ -42,6 +42,9 @@ class Model:
         len(ffns)]. The pattern's period (their least common multiple) must divide num_layers.
     tied_embeddings: the output head is the embedding table.
     embed_scale: embeddings are multiplied by sqrt(width) (Gemma).
+    learned_positions: so many positions have a learned vector each, added to the embeddings
+        (GPT-2); a row's positions must be below it. None: there are none.
+    post_norms: what a mixer and an ffn give is normalised before it joins the stream (Gemma 2).
     logits_softcap: logits become softcap * tanh(logits / softcap).
     dtype: of activations and of the weights that multiply them; stored weights are float32.
     remat: what the backward pass recomputes: none, full (all but the stream between blocks), dots
@@ -59,6 +62,8 @@ class Model:
     norm: RMSNorm | LayerNorm = RMSNorm()
     tied_embeddings: bool = False
     embed_scale: bool = False
+    learned_positions: int | None = None
+    post_norms: bool = False
     logits_softcap: float | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "full", "dots", "offload"] = "none"
@@ -72,6 +77,8 @@ class Model:
                 f"num_layers={self.num_layers} is not a multiple of the pattern's length "
                 f"{self.period}"
             )
+        if self.learned_positions is not None and self.learned_positions < 1:
+            raise ValueError(f"learned_positions={self.learned_positions} is at least 1, or None")
         for mixer in self.mixers:
             mixer.head_size(self.width)
 
@@ -169,7 +176,7 @@ class Transformer:
         spec = self.spec
         segments_BT = (place.positions >= 0).astype(jnp.int32)
         positions_BT = jnp.maximum(place.positions, 0)
-        x_BTD: Any = _Embedding(spec).apply({"params": params.embed}, tokens_BT)
+        x_BTD: Any = _Embedding(spec).apply({"params": params.embed}, tokens_BT, positions_BT)
         after = []
         for number, (weights, cache) in enumerate(zip(params.layers, caches, strict=True)):
             block, given = _Block(spec, number % spec.period, self.platform), (cache, place)
@@ -221,7 +228,7 @@ class _Decoder(nn.Module):
     def hidden(self, tokens_BL: jax.Array, segments_BL: jax.Array, positions_BL: jax.Array):
         """Embed, run all blocks, normalise."""
         spec = self.spec
-        x_BLD = _Embedding(spec, name="embed")(tokens_BL)
+        x_BLD = _Embedding(spec, name="embed")(tokens_BL, positions_BL)
         stack = nn.scan(
             _Repeat,
             variable_axes={"params": 0},
@@ -242,14 +249,22 @@ class _Embedding(nn.Module):
     spec: Model
 
     @nn.compact
-    def __call__(self, tokens_BL: jax.Array) -> jax.Array:
+    def __call__(self, tokens_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
         shape = (self.spec.vocab_size, self.spec.width)
         init = nn.initializers.normal(1.0 if self.spec.embed_scale else 0.02)
         init = normal(self.spec.width) if self.spec.tied_embeddings else init
         table_VD = declare(self, "table", shape, TABLE, init, dtype=self.spec.dtype)
         # Whole over fsdp before the look-up: the partitioner cannot move a looked-up stream.
         x_BLD = constrain(look_up(table_VD, tokens_BL, ("vocab", None)), STREAM)
-        return x_BLD * self.spec.width**0.5 if self.spec.embed_scale else x_BLD
+        x_BLD = x_BLD * self.spec.width**0.5 if self.spec.embed_scale else x_BLD
+        if self.spec.learned_positions is None:
+            return x_BLD
+        shape, init = (self.spec.learned_positions, self.spec.width), nn.initializers.normal(0.02)
+        positions_PD = declare(
+            self, "positions", shape, ("positions", "embed"), init, dtype=x_BLD.dtype
+        )
+        learned_BLD: jax.Array = look_up(positions_PD, positions_BL, (None, None))
+        return constrain(x_BLD + learned_BLD, STREAM)
 
 
 class _Head(nn.Module):
@@ -263,7 +278,7 @@ class _Head(nn.Module):
 
 
 class _Block(nn.Module):
-    """x + mixer(norm(x)), then x + ffn(norm(x))."""
+    """x + mixer(norm(x)), then x + ffn(norm(x)); with post-norms x + norm(mixer(norm(x)))."""
 
     spec: Model
     number: int
@@ -289,10 +304,14 @@ class _Block(nn.Module):
             y_BLD = mix(y_BLD, segments_BL, positions_BL)
         else:
             y_BLD, cache = mix(y_BLD, segments_BL, positions_BL, memory)
+        if spec.post_norms:
+            y_BLD = norm.copy(name="mixer_post_norm")(y_BLD)
         x_BLD = constrain(x_BLD + y_BLD, STREAM)
         y_BLD = norm.copy(name="ffn_norm")(x_BLD)
-        x_BLD = x_BLD + ffn.build(spec.width, fold=fold).copy(name="ffn")(y_BLD)
-        x_BLD = constrain(x_BLD, STREAM)
+        y_BLD = ffn.build(spec.width, fold=fold).copy(name="ffn")(y_BLD)
+        if spec.post_norms:
+            y_BLD = norm.copy(name="ffn_post_norm")(y_BLD)
+        x_BLD = constrain(x_BLD + y_BLD, STREAM)
         return x_BLD if memory is None else (x_BLD, cache)
 
 

@@ -24,6 +24,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "batch": ("replica", "fsdp"),
     "length": (),
     "vocab": ("tensor",),
+    "positions": (),
     "embed": ("fsdp",),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),

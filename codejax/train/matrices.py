@@ -68,8 +68,10 @@ def weight_kind(names: Axes) -> Kind:
     """What optimizers take a weight with these logical axes for."""
     if len(fold(names).groups) == 1:
         return "vector"
+    if names[0] in ("vocab", "positions"):
+        return "embedding"
     if "vocab" in names:
-        return "embedding" if names[0] == "vocab" else "head"
+        return "head"
     return "matrix"
 
 

@@ -37,10 +37,17 @@ class TrainState:
     key: jax.Array
 
 
-def fresh(model: Transformer, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first step, a pure function of the seed."""
+def fresh(
+    model: Transformer,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    params: Any = None,
+) -> TrainState:
+    """The state before the first step, a pure function of the seed (and of parameters to start
+    from, if there are any).
+    """
     init_key, step_key = jax.random.split(jax.random.key(seed))
-    params = model.init(init_key)
+    params = model.init(init_key) if params is None else params
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -75,8 +82,17 @@ def create(
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
     seed: int,
+    params: Any = None,
 ) -> TrainState:
-    """The fresh state, made where it lives: no device ever holds more than its shards."""
+    """The fresh state, made where it lives: no device ever holds more than its shards.
+
+    params: those to start from, sharded as the state's; they are donated.
+    """
     shardings = jax.tree.map(lambda s: s.sharding, abstract_state(model, optimizer, mesh))
     with jax.set_mesh(mesh):
-        return jax.jit(lambda: fresh(model, optimizer, seed), out_shardings=shardings)()
+        make = jax.jit(
+            lambda given: fresh(model, optimizer, seed, given),
+            out_shardings=shardings,
+            donate_argnums=0,
+        )
+        return make(params)

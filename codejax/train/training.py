@@ -37,6 +37,7 @@ from codejax.train.resume import check_resume
 from codejax.train.schedule import Constant, Cosine, Linear, WarmupStableDecay, build_schedule
 from codejax.train.state import TrainState, abstract_state, create
 from codejax.train.step import compile_step, make_step
+from codejax.train.weights import check_same, find_weights
 
 # What may change when a run is resumed: it alters when things happen, not what is learnt. A corpus
 # may move, as the run knows it by its fingerprint.
@@ -61,7 +62,8 @@ class Training(Recipe):
 
     data: the mixture of rows. held_out: evaluation on the way (None: none).
     global_batch_size: rows of an update, over all devices; num_microbatches: parts they are taken
-    in, one after the other. nonfinite: what follows a loss or gradient that is not finite; the
+    in, one after the other. start: weights of the first step, a folder or hf://OWNER/NAME ("":
+    fresh ones). nonfinite: what follows a loss or gradient that is not finite; the
     update is left out in either case, "stop" ends the run with exit code 3, "skip" counts on.
     on_recipe_change: whether a run goes on from checkpoints made under another recipe.
     """
@@ -69,6 +71,7 @@ class Training(Recipe):
     name: str
     model: Model
     data: Data
+    start: str = ""
     seed: int = 0
     num_steps: int = 1000
     global_batch_size: int = 16
@@ -90,6 +93,11 @@ class Training(Recipe):
             raise ValueError(
                 f"objective.chunk={self.objective.chunk} does not divide data.length="
                 f"{self.data.length}"
+            )
+        positions = self.model.learned_positions
+        if positions is not None and positions < self.data.length:
+            raise ValueError(
+                f"model.learned_positions={positions} is below data.length={self.data.length}"
             )
         if self.num_microbatches < 1 or self.global_batch_size % self.num_microbatches:
             raise ValueError(
@@ -189,11 +197,18 @@ class Run:
             self.goodput = throughput.Goodput(meta["goodput"])
             self.goodput.add("restore", time.perf_counter() - begin)
             return state, step, meta["rows"]
+        params = self.starting_params() if self.recipe.start else None
         state = jax.block_until_ready(
-            create(self.model, self.optimizer, self.mesh, self.recipe.seed)
+            create(self.model, self.optimizer, self.mesh, self.recipe.seed, params)
         )
         self.goodput.add("initialise", time.perf_counter() - begin)
         return state, 0, 0
+
+    def starting_params(self) -> Any:
+        """The parameters that the recipe starts from, where the state will have them."""
+        weights = find_weights(self.recipe.start)
+        check_same(self.recipe.model, weights, self.rows.tokenizer)
+        return weights.read(jax.tree.map(lambda leaf: leaf.sharding, self.target.params))
 
     def trained(self) -> tuple[Transformer, Any]:
         """The model, and the parameters of the newest good checkpoint in the work folder."""

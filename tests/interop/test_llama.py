@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from codejax.interop.llama import read_config, write_config
+from codejax.interop.families import read_config, write_config
 from codejax.model.attention import Attention
 from codejax.model.layers import MLP, GatedMLP, LayerNorm, RMSNorm
 from codejax.model.rope import LinearScaling, Llama3Scaling, NtkScaling, Rope, YarnScaling
@@ -94,7 +94,7 @@ def test_both_spellings_of_rotary_settings_are_read():
 )
 def test_a_model_written_and_read_is_the_same(changes):
     model = llama(**changes)
-    assert read_config(write_config(model, max_length=64)) == model
+    assert read_config(write_config(model, max_length=64, family="llama")) == model
 
 
 def test_ntk_scaling_is_written_as_the_larger_base_that_it_is():
@@ -110,29 +110,39 @@ def test_ntk_scaling_is_written_as_the_larger_base_that_it_is():
         (llama(window=8), "window"),
         (llama(qk_norm=RMSNorm()), "qk_norm"),
         (llama(rope=None), "rope"),
-        (llama(rope=Rope(fraction=0.5)), "rope"),
+        (llama(rope=Rope(fraction=0.5)), "rope.fraction"),
         (llama(bias=True), "out_bias"),
-        (llama(softcap=30.0, causal=False), "causal, softcap"),
+        (llama(softcap=30.0, causal=False), r"causal, mixers\[0\].softcap"),
         (llama(norm=LayerNorm()), "norm"),
-        (llama(norm=RMSNorm(zero_centered=True), embed_scale=True), "norm, embed_scale"),
-        (llama(ffns=(MLP(hidden=48),)), "not gated"),
-        (llama(mixers=(Attention(num_heads=4), Attention(num_heads=2))), "they differ"),
-        (llama(width=30), "does not divide width"),
+        (llama(norm=RMSNorm(zero_centered=True), embed_scale=True), "zero_centered, embed"),
+        (llama(ffns=(MLP(hidden=48),)), "ffns"),
+        (llama(mixers=(Attention(num_heads=4), Attention(num_heads=2))), "mixers"),
+        (llama(width=30), "divides width"),
     ],
 )
 def test_what_the_family_cannot_say_is_refused_by_name(model, field):
-    with pytest.raises(ValueError, match=f"no Llama has this model's .*{field}"):
-        write_config(model, max_length=64)
+    with pytest.raises(ValueError, match=f"no llama has this model's .*{field}"):
+        write_config(model, max_length=64, family="llama")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "mistral"}, "model_type='mistral': only 'llama' can be read"),
+        ({"model_type": "moe"}, "model_type='moe' cannot be read; known: llama, mistral"),
         ({"hidden_act": "swish2"}, "hidden_act='swish2' is unknown; known: silu"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "cannot be read; wanted"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "the configuration lacks factor"),
-        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5: Llama rotates whole heads"),
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "mscale": 0.7}},
+            "cannot be read: fields that this codejax does not know: mscale=0.7",
+        ),
+        ({"rope_scaling": 3}, "rotary settings 3 cannot be read"),
+        ({"attention_gate": "sigmoid"}, "does not know: attention_gate='sigmoid'"),
+        ({"quantization_config": {"bits": 4}}, "does not know: quantization_config="),
+        ({"hidden_size": "big"}, "hidden_size='big': wanted a whole number"),
+        ({"rms_norm_eps": -1.0}, "rms_norm_eps=-1.0: wanted a number above 0"),
+        ({"attention_bias": 1}, "attention_bias=1: wanted true or false"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5: only whole heads are rotated"),
     ],
 )
 def test_configurations_that_cannot_be_read_are_refused(change, message):

@@ -6,8 +6,8 @@ import pytest
 from tolerances import tolerance
 
 from codejax import trees
+from codejax.interop.families import write_config
 from codejax.interop.huggingface import read_model, read_params, write_folder
-from codejax.interop.llama import write_config
 from codejax.model.attention import Attention
 from codejax.model.layers import GatedMLP
 from codejax.model.rope import LinearScaling, Llama3Scaling, NtkScaling, Rope, YarnScaling

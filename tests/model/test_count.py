@@ -46,6 +46,9 @@ VARIANTS = {
     "qk_norm": small_model(
         mixers=(attention(qk_norm=RMSNorm()), attention(qk_norm=LayerNorm(), bias=True))
     ),
+    "positions_and_post_norms": small_model(
+        learned_positions=50, post_norms=True, norm=LayerNorm()
+    ),
     "pattern": small_model(
         mixers=(attention(window=5), attention(num_kv_heads=2, window=9)),
         ffns=(GatedMLP(hidden=24), MLP(hidden=40), MLP(hidden=8), GatedMLP(hidden=16, bias=True)),

@@ -33,6 +33,10 @@ VARIANTS = {
     "plain": {},
     "window": {"mixers": (Attention(num_heads=4, window=5, implementation="reference"),)},
     "no_rope": {"mixers": (Attention(num_heads=4, rope=None, implementation="reference"),)},
+    "learned_positions": {
+        "mixers": (Attention(num_heads=4, rope=None, implementation="reference"),),
+        "learned_positions": LENGTH,
+    },
     "everything": {
         "mixers": (
             Attention(
@@ -52,6 +56,7 @@ VARIANTS = {
         "norm": LayerNorm(),
         "tied_embeddings": True,
         "embed_scale": True,
+        "post_norms": True,
         "logits_softcap": 15.0,
         "num_layers": 4,
     },
@@ -67,6 +72,11 @@ def perturbed(params):
     return jax.tree.unflatten(tree, noisy)
 
 
+def with_table(params, table):
+    """Parameters whose embedding table is another."""
+    return params | {"embed": params["embed"] | {"table": table}}
+
+
 def check_causal(**changes):
     """The gradient of position t's logits with respect to embeddings is zero after t."""
     model = small_transformer(**changes)
@@ -77,12 +87,12 @@ def check_causal(**changes):
     batch = dataclasses.replace(batch, tokens=np.arange(LENGTH, dtype=np.int32)[None])
 
     def logit_sum(table, t):
-        logits = model.logits(params | {"embed": {"table": table}}, batch)
+        logits = model.logits(with_table(params, table), batch)
         return jnp.sum(jnp.sin(logits[0, t]))
 
     if model.spec.tied_embeddings:  # the head is the table too: hold it fixed
         logit_sum = lambda table, t: jnp.sum(  # noqa: E731
-            jnp.sin(model.hidden(params | {"embed": {"table": table}}, batch)[0, t])
+            jnp.sin(model.hidden(with_table(params, table), batch)[0, t])
         )
     gradient_at = jax.jit(jax.grad(logit_sum))
     for t in (0, 10, LENGTH - 1):

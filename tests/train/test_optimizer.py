@@ -206,6 +206,7 @@ def test_weight_kind_follows_from_the_axes():
     assert {name: weight_kind(w[0]) for name, w in WEIGHTS.items()} == {
         name: w[2] for name, w in WEIGHTS.items()
     }
+    assert weight_kind(("positions", "embed")) == "embedding"
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,13 @@ def test_chunk_that_does_not_divide_the_row(corpus, tmp_path):
     assert "objective.chunk=48 does not divide data.length=64" in refused(recipe, tmp_path)
 
 
+def test_fewer_learned_positions_than_a_row_has(corpus, tmp_path):
+    recipe = placed(tiny(), corpus)
+    recipe.model.learned_positions = 63
+    message = refused(recipe, tmp_path)
+    assert "model.learned_positions=63 is below data.length=64" in message
+
+
 def test_schedule_longer_than_the_run(corpus, tmp_path):
     recipe = placed(tiny(), corpus)
     recipe.schedule = Cosine(warmup_steps=1000)
