@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from codejax.experiments.figures import MODES, Figure
-from codejax.experiments.markup import Html, element, facts, join, table
 from codejax.experiments.record import Line, RunRecord
-from codejax.experiments.spelling import BLANK, brief, clock, number, plain, short, spell
-from codejax.experiments.stylesheet import STYLESHEET
+from codejax.pages.markup import Html, element, facts, join, table
+from codejax.pages.spelling import BLANK, brief, clock, number, plain, short, spell
+from codejax.pages.stylesheet import STYLESHEET
 from codejax.recipe import difference, fingerprint, render
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
