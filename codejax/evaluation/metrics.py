@@ -104,7 +104,7 @@ def mean_metric(tallies: Sequence[Tally], name: str, *, seed: int = 0) -> Estima
     return mean(known, left_out=len(tallies) - len(known), seed=seed)
 
 
-def mean(values: Sequence[float], *, left_out: int = 0, seed: int = 0) -> Estimate:
+def mean(values: Sequence[float] | np.ndarray, *, left_out: int = 0, seed: int = 0) -> Estimate:
     """Mean of one value a problem, with its bootstrap interval."""
     return ratio(values, np.ones(len(values)), left_out=left_out, seed=seed)
 
