@@ -36,13 +36,12 @@ RESULTS = "results.json"
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """num_samples: of each problem. ks: of pass@k, each at most num_samples. seed: of sampling and
-    of intervals. max_problems: the first so many only. in_flight: answers being judged at a time.
+    of intervals. in_flight: answers being judged at a time.
     """
 
     num_samples: int = 1
     ks: tuple[int, ...] = (1,)
     seed: int = 0
-    max_problems: int | None = None
     in_flight: int = 256
 
     def __post_init__(self) -> None:
@@ -53,10 +52,8 @@ class Settings:
                 f"num_samples={self.num_samples} is less than k={max(self.ks)}, for which pass@k "
                 "is undefined; raise it or change ks"
             )
-        if self.in_flight < 1 or (self.max_problems is not None and self.max_problems < 1):
-            raise ValueError(
-                f"in_flight={self.in_flight}, max_problems={self.max_problems}; wanted at least 1"
-            )
+        if self.in_flight < 1:
+            raise ValueError(f"in_flight={self.in_flight}; wanted at least 1")
 
 
 def evaluate(
@@ -75,7 +72,7 @@ def evaluate(
     Args:
       executor: None for a task that runs nothing.
       identity: what besides task and seed must be the same on every start, of the model and of how
-        it samples. num_samples may grow, and max_problems and ks may change.
+        it samples. num_samples may grow, and ks may change.
       facts: what else the records shall say of this start.
       scorer: measures canonical answers too, as bits per byte.
 
@@ -84,7 +81,7 @@ def evaluate(
       NoWorkers: nobody is there to judge; the same call goes on later.
     """
     folder = local_folder(workdir)
-    problems = {problem.id: problem for problem in chosen(task, settings)}
+    problems = {problem.id: problem for problem in problems_of(task)}
     identity = {
         "task": task.name,
         "task_fingerprint": task.fingerprint,
@@ -106,9 +103,9 @@ def evaluate(
     return results
 
 
-def chosen(task: Task, settings: Settings) -> Sequence[Problem]:
-    """The problems that are put. ValueError where the task has none, or two of one id."""
-    problems = list(task.problems)[: settings.max_problems]
+def problems_of(task: Task) -> Sequence[Problem]:
+    """Its problems. ValueError where there are none, or two of one id."""
+    problems = task.problems
     if not problems:
         raise ValueError(f"{task.name} has no problems")
     if len({problem.id for problem in problems}) < len(problems):
