@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
+from rich.console import Console
 
 from codejax.evaluation.generator import Answer, Generator, Key, Request, Scorer, seed_of
 from codejax.evaluation.journal import Line
@@ -66,6 +67,7 @@ def evaluate(
     identity: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
     scorer: Scorer | None = None,
+    console: Console | None = None,
 ) -> Plain:
     """Evaluate, or go on with it; returns what is in the folder's results.json under "evaluation".
 
@@ -75,6 +77,7 @@ def evaluate(
         it samples. num_samples may grow, and ks may change.
       facts: what else the records shall say of this start.
       scorer: measures canonical answers too, as bits per byte.
+      console: where progress is shown; standard error by default.
 
     Raises:
       ValueError: the folder is not a local one, or of another evaluation, or in use.
@@ -82,15 +85,10 @@ def evaluate(
     """
     folder = local_folder(workdir)
     problems = {problem.id: problem for problem in problems_of(task)}
-    identity = {
-        "task": task.name,
-        "task_fingerprint": task.fingerprint,
-        "seed": settings.seed,
-        **(identity or {}),
-    }
-    with Records(folder, identity, facts) as records:
+    with Records(folder, identity_of(task, settings, identity), facts) as records:
         requests = note_problems(task, list(problems.values()), settings, records)
-        judge_all(task, generator, executor, settings, records, problems, requests)
+        meter = Meter(task.name, len(requests), console=console)
+        judge_all(task, generator, executor, settings, records, problems, requests, meter)
         results = {
             "task": task.name,
             "task_fingerprint": task.fingerprint,
@@ -101,6 +99,14 @@ def evaluate(
             results["figures"]["bits_per_byte"] = estimate
         write_results(folder, {"evaluation": results})
     return results
+
+
+def identity_of(
+    task: Task, settings: Settings, identity: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a folder's evaluation is known by."""
+    own = {"task": task.name, "task_fingerprint": task.fingerprint, "seed": settings.seed}
+    return own | dict(identity or {})
 
 
 def problems_of(task: Task) -> Sequence[Problem]:
@@ -136,6 +142,7 @@ def judge_all(
     records: Records,
     problems: Mapping[str, Problem],
     requests: Mapping[Key, Request],
+    meter: Meter,
 ) -> None:
     """Generate what has no answer and judge what has no known worth."""
     kept = records.kept
@@ -154,7 +161,7 @@ def judge_all(
             counts["right"] += line["value"] >= 1.0
 
     judging = Judging(task, executor, keep, in_flight=settings.in_flight)
-    with Meter(task.name, len(requests)) as meter, judging:
+    with meter, judging:
         waiting = [key for key in requests if key in kept.answers and key not in kept.samples]
         missing = [request for key, request in requests.items() if key not in kept.answers]
         counts["generated"] = len(requests) - len(missing)
