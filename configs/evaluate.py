@@ -77,6 +77,4 @@ def cruxeval() -> Evaluation:
 
     codejax run --config=configs/evaluate.py:cruxeval --config.model=FOLDER --workdir=DIR
     """
-    return Evaluation(
-        name="cruxeval", tasks=(CRUXEval(),), sampling=Sampling(max_new_tokens=128)
-    )
+    return Evaluation(name="cruxeval", tasks=(CRUXEval(),), sampling=Sampling(max_new_tokens=128))

@@ -20,6 +20,7 @@ from codejax.execution.protocol import Result
 from codejax.tasks.task import Problem, Score, Task
 
 CLOSE_SECONDS = 30.0
+TICK = 1.0  # seconds
 
 
 class Judging:
@@ -57,8 +58,8 @@ class Judging:
             self._waiting.add(future)
         future.add_done_callback(self._done)
 
-    def finish(self) -> None:
-        """Wait until all are judged and kept. Raises what went wrong."""
+    def finish(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Wait until all are judged and kept. tick: called now and then. Raises what went wrong."""
         while True:
             with self._lock:
                 waiting = list(self._waiting)
@@ -66,7 +67,8 @@ class Judging:
                 raise self._error
             if not waiting:
                 return
-            concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+            concurrent.futures.wait(waiting, TICK, concurrent.futures.FIRST_COMPLETED)
+            tick()
 
     def close(self) -> None:
         """Give up what is not judged."""

@@ -26,7 +26,8 @@ class Meter:
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._name, self._total, self._every_seconds = name, total, every_seconds
         self._begin = self._shown_at = time.monotonic()
-        self._tokens = self._new = 0
+        self._tokens = 0
+        self._judged: int | None = None  # when it began
         self._progress: Progress | None = None
         self._task = TaskID(0)
         if self._console.is_terminal:
@@ -37,7 +38,6 @@ class Meter:
 
     def add(self, num_tokens: int) -> None:
         """One more answer came from the model."""
-        self._new += 1
         self._tokens += num_tokens
 
     def show(self, generated: int, judged: int, right: int, absent: int) -> None:
@@ -49,12 +49,15 @@ class Meter:
             parts.append(f"{right / judged:.1%} right")
         if absent:
             parts.append(f"{absent} absent")
-        if self._new:
-            left = (self._total - generated) * seconds / self._new
-            parts += [f"{self._tokens / seconds:,.0f} tokens/s", f"left {clock(left)}"]
+        if self._tokens:
+            parts.append(f"{self._tokens / seconds:,.0f} tokens/s")
+        self._judged = judged if self._judged is None else self._judged
+        if judged > self._judged:
+            left = (self._total - judged - absent) * seconds / (judged - self._judged)
+            parts.append(f"left {clock(left)}")
         line = "  ".join(parts)
         if self._progress is not None:
-            self._progress.update(self._task, completed=generated, description=line)
+            self._progress.update(self._task, completed=judged + absent, description=line)
         elif now - self._shown_at >= self._every_seconds:
             self._shown_at = now
             self.say(line)

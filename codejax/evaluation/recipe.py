@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 from etils import epath
 from rich.console import Console
@@ -27,6 +27,7 @@ from codejax.recipe import Recipe, RecipeError, dumps, fingerprint, spec
 from codejax.runlog.metrics import replace_text
 from codejax.runlog.provenance import note_start
 from codejax.tasks.dataset import FromFile
+from codejax.tasks.task import Task
 
 NOTES = (
     ("absent", "samples absent"),
@@ -79,7 +80,7 @@ class Evaluation(Recipe):
             )
 
     def run(self, workdir: epath.Path) -> int:
-        """Evaluate every task; the last lines printed are the figures and the paths of the pages."""
+        """Evaluate every task; printed are the figures, then the path of each page."""
         folder = local_folder(workdir)
         if bool(self.model) == bool(self.samples):
             raise RecipeError(
@@ -88,14 +89,15 @@ class Evaluation(Recipe):
             )
         console = Console(highlight=False, markup=False, soft_wrap=True)
         source = self.source()
-        for task in self.tasks:
+        tasks = cast("tuple[Task, ...]", self.tasks)  # pyright sees no property in a cached one
+        for task in tasks:
             source.check([problem.id for problem in problems_of(task)])
         folder.mkdir(parents=True, exist_ok=True)
         replace_text(epath.Path(folder / "recipe.json"), dumps(self))
         note_start(epath.Path(folder), fingerprint=fingerprint(self), **source.identity)
         results = {}
         with contextlib.closing(connect(self.executor)) as executor:
-            for task in self.tasks:
+            for task in tasks:
                 facts = {"recipe_fingerprint": fingerprint(self), "executor": self.executor}
                 results[task.name] = evaluate(
                     task,

@@ -113,6 +113,15 @@ def test_absent_samples_alone_make_no_score(tmp_path: Path):
     assert figure["reason"]
 
 
+def test_pass_at_k_beyond_the_samples_is_undefined(tmp_path: Path):
+    settings = Settings(num_samples=2, ks=(1, 5))
+    results = evaluate(Echoes(2), Scripted(lambda r: "yes"), None, settings, tmp_path)
+    assert results["figures"]["pass@1"]["value"] == 1.0
+    undefined = results["figures"]["pass@5"]
+    assert undefined["value"] is None
+    assert undefined["reason"] == "sums/0 has 2 samples, and pass@5 wants 5"
+
+
 def test_judging_goes_on_while_others_are_generated(tmp_path: Path):
     executor = Verdicts(Verdict.AC)
     judged_meanwhile = []
@@ -204,7 +213,7 @@ def test_a_folder_belongs_to_one_evaluation(tmp_path: Path):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"num_samples": 3, "ks": (5,)}, "undefined"),
+        ({"num_samples": 0}, "at least 1"),
         ({"ks": ()}, "at least one k"),
         ({"in_flight": 0}, "at least 1"),
     ],
