@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from etils import epath
 
@@ -30,36 +30,38 @@ from codejax.pages.stylesheet import STYLESHEET
 from codejax.runlog.metrics import replace_text
 
 FILE = "index.html"
+OVERLAP = "contamination.json"  # where a check against a corpus left what it found
 MOST_SAMPLES = 20_000
 HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 POLICY = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{HASH}'"
-CONTAMINATED = 0.5  # overlap from which a problem counts as seen in training
 
 
-def write_page(
-    workdir: str | os.PathLike[str], *, overlap: Mapping[str, float] | None = None
-) -> pathlib.Path:
+def write_page(workdir: str | os.PathLike[str]) -> pathlib.Path:
     """Write the page of a folder into it; returns its path.
 
-    overlap: of each problem with a training corpus, 0 to 1, for a column beside the score.
     Raises ValueError where the folder holds no evaluation.
     """
     folder = pathlib.Path(workdir)
     kept = read_records(folder)
     if not kept.headers:
         raise ValueError(f"{folder} holds no evaluation: there is no samples.jsonl in it")
-    path = folder / "results.json"
-    results = json.loads(path.read_text())["evaluation"] if path.exists() else {}
-    replace_text(epath.Path(folder / FILE), page(kept, results, overlap=overlap or {}))
+    results = _read(folder / "results.json").get("evaluation", {})
+    overlap = _read(folder / OVERLAP)
+    replace_text(epath.Path(folder / FILE), page(kept, results, overlap=overlap))
     return folder / FILE
 
 
-def page(kept: Kept, results: Plain, *, overlap: Mapping[str, float]) -> str:
-    """The whole document."""
+def _read(path: pathlib.Path) -> Plain:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def page(kept: Kept, results: Plain, *, overlap: Plain) -> str:
+    """The whole document. overlap: as `codejax.tasks.contamination.Overlap` has it, or empty."""
+    shares = {name: one for name, one in overlap.get("shares", {}).items() if one is not None}
     name = str(kept.headers[0]["identity"].get("task", "evaluation"))
     places = {problem: number for number, problem in enumerate(kept.problems)}
     keys = sorted(kept.samples.keys() | kept.absent.keys(), key=lambda k: (places[k[0]], k[1]))
-    data = encode(browsable(kept, keys[:MOST_SAMPLES], overlap))
+    data = encode(browsable(kept, keys[:MOST_SAMPLES], shares))
     body = [
         _header(name, results),
         *(element("p", text, class_="warning") for text in _warnings(keys, results)),
@@ -177,21 +179,27 @@ def _tables(results: Plain) -> Iterator[Html]:
         yield table(["verdict", "samples", "share"], rows, numbers=2)
 
 
-def _overlap(results: Plain, overlap: Mapping[str, float]) -> Iterator[Html]:
+def _overlap(results: Plain, overlap: Plain) -> Iterator[Html]:
     """The score with and without problems that the training corpus holds."""
-    by_problem = results.get("by_problem", {})
+    by_problem: dict[str, float] = results.get("by_problem", {})
     if not overlap or not by_problem:
         return
-    clean = [value for name, value in by_problem.items() if overlap.get(name, 0.0) < CONTAMINATED]
-    seen = [value for name, value in by_problem.items() if overlap.get(name, 0.0) >= CONTAMINATED]
+    seen = set(overlap["contaminated"])
+    groups = (
+        ("all", by_problem),
+        ("not in the corpus", by_problem.keys() - seen),
+        ("in it", by_problem.keys() & seen),
+    )
     rows = []
-    groups = (("all", list(by_problem.values())), ("not in the corpus", clean), ("in it", seen))
-    for name, values in groups:
-        one = plain_estimate(mean(values))
-        rows.append([name, f"{len(values):,}", percent(one), bounds(one)])
+    for name, members in groups:
+        one = plain_estimate(mean([by_problem[problem] for problem in sorted(members)]))
+        rows.append([name, f"{len(members):,}", percent(one), bounds(one)])
     yield element("h2", "Overlap with the training corpus")
     yield table(["problems", "number", "pass@1", "95% interval"], rows, numbers=3)
-    note = f"A problem counts as in the corpus where {CONTAMINATED:.0%} of its n-grams or more are."
+    note = (
+        f"A problem counts as in the corpus where {overlap['threshold']:.0%} or more of its "
+        f"{overlap['n']}-grams are in one of its {overlap['documents']:,} documents."
+    )
     yield element("p", note, class_="note")
 
 

@@ -8,6 +8,9 @@ folder, with records, results and a page; run again, an evaluation goes on where
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
+import pathlib
 from collections.abc import Mapping
 from typing import Literal, cast
 
@@ -16,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from codejax.evaluation.loop import Settings, evaluate, local_folder, problems_of, write_results
-from codejax.evaluation.page import bounds, percent, write_page
+from codejax.evaluation.page import OVERLAP, bounds, percent, write_page
 from codejax.evaluation.sources import FileSource, ModelSource, Source
 from codejax.evaluation.summary import Plain
 from codejax.execution.client import Fleet, connect
@@ -26,6 +29,7 @@ from codejax.generate.requests import Sampling
 from codejax.recipe import Recipe, RecipeError, dumps, fingerprint, spec
 from codejax.runlog.metrics import replace_text
 from codejax.runlog.provenance import note_start
+from codejax.tasks.contamination import Contamination, NgramIndex, overlap
 from codejax.tasks.dataset import FromFile
 from codejax.tasks.task import Task
 
@@ -44,7 +48,8 @@ class Evaluation(Recipe):
     model, a file of completions made elsewhere, of which num_samples is taken too. tokenizer,
     dtype: in place of the model's own. num_samples: of each problem; ks: of pass@k. seed: of
     sampling and of intervals. executor: `local:`, `local:LANES`, or the address of workers.
-    in_flight: samples being judged at a time. engine: length 0 is what the model was trained for.
+    in_flight: samples being judged at a time. engine: its length is at most the model's own.
+    corpus: folder of a corpus, or corpus_index: file of its n-grams, to look the problems up in.
     """
 
     name: str = "evaluation"
@@ -60,6 +65,8 @@ class Evaluation(Recipe):
     engine: EngineSettings = EngineSettings(slots=16)
     executor: str = "local:"
     in_flight: int = 256
+    corpus: str = ""
+    corpus_index: str = ""
 
     def check(self) -> None:
         if not self.tasks:
@@ -95,7 +102,8 @@ class Evaluation(Recipe):
         folder.mkdir(parents=True, exist_ok=True)
         replace_text(epath.Path(folder / "recipe.json"), dumps(self))
         note_start(epath.Path(folder), fingerprint=fingerprint(self), **source.identity)
-        results = {}
+        index = index_of(self)
+        results: dict[str, Plain] = {}
         with contextlib.closing(connect(self.executor)) as executor:
             for task in tasks:
                 facts = {"recipe_fingerprint": fingerprint(self), "executor": self.executor}
@@ -108,6 +116,8 @@ class Evaluation(Recipe):
                     identity=source.identity,
                     facts=facts | survey(executor, problems_of(task)[0].language),
                 )
+                if index is not None:
+                    results[task.name]["contamination"] = look_up(task, index, folder / task.name)
                 write_page(folder / task.name)
         write_results(folder, {"evaluations": results})
         console.print(render(results))
@@ -146,6 +156,25 @@ def survey(executor: Fleet, language: str) -> Plain:
     for worker in workers.values():
         versions |= {name: v for name, v in worker.languages.items() if worker.runs(name)}
     return {"isolation": result.isolation, "toolchain": result.toolchain, "languages": versions}
+
+
+def index_of(recipe: Evaluation) -> NgramIndex | None:
+    """The n-grams of the training corpus, where one is given."""
+    if not recipe.corpus and not recipe.corpus_index:
+        return None
+    return Contamination(corpus=recipe.corpus, index=recipe.corpus_index).open()
+
+
+def look_up(task: Task, index: NgramIndex, folder: pathlib.Path) -> Plain:
+    """How much of each problem a corpus holds: all of it into the folder, for its page; in sum."""
+    found = overlap(task, index)
+    told = dataclasses.asdict(found)
+    replace_text(epath.Path(folder / OVERLAP), json.dumps(told, indent=1) + "\n")
+    return {
+        "contaminated": len(found.contaminated),
+        "mean": found.mean,
+        **{name: told[name] for name in ("threshold", "n", "documents", "errors")},
+    }
 
 
 def render(results: Mapping[str, Plain]) -> Table:

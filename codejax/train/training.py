@@ -103,10 +103,7 @@ class Training(Recipe):
 
     def run(self, workdir: epath.Path) -> int:
         """Train in `workdir`, from its newest good checkpoint on; returns the exit code."""
-        hosts.join()
-        if jax.default_backend() == "cpu":
-            keep_freed_memory()
-        return Run(self, workdir).train()
+        return launch(self, workdir)
 
 
 class Watching(Protocol):
@@ -125,6 +122,14 @@ class Watch(Protocol):
     def begin(self, run: Run, log: RunLog, step: int, beat: Callable[[], None]) -> Watching:
         """Called once, before the steps after `step`. beat: to be called in long pauses."""
         ...
+
+
+def launch(recipe: Training, workdir: epath.Path, watch: Watch | None = None) -> int:
+    """What `Training.run` does, with something that watches."""
+    hosts.join()
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    return Run(recipe, workdir).train(watch)
 
 
 class Run:

@@ -35,7 +35,10 @@ def sums(tmp_path_factory: pytest.TempPathFactory, executor: Local) -> Path:
     """The page of an evaluation with right, wrong and loud samples, really run."""
     folder = tmp_path_factory.mktemp("sums")
     evaluate(Sums(6), Scripted(), executor, Settings(num_samples=4, ks=(1, 2)), folder)
-    return write_page(folder, overlap={"sums/1": 0.9, "sums/2": 0.1})
+    overlap = {"shares": {"sums/1": 0.9, "sums/2": 0.1, "sums/3": None}, "threshold": 0.5, "n": 10}
+    overlap |= {"contaminated": ["sums/1"], "documents": 7, "errors": 0.0}
+    (folder / "contamination.json").write_text(json.dumps(overlap))
+    return write_page(folder)
 
 
 @pytest.fixture(scope="module")
