@@ -107,7 +107,11 @@ class Judging:
         if jobs:
             if self._executor is None:
                 raise ValueError(f"{self._task.name} runs programs and wants an executor")
-            found = await self._executor.ajudge(list(jobs.values()))
+            try:
+                found = await self._executor.ajudge(list(jobs.values()))
+            except ValueError as error:
+                where = f"{problem.id}, sample {answer.request.sample}"
+                raise ValueError(f"{where}: {error}") from error
             results = dict(zip(jobs, found, strict=True))
         score = self._task.score(problem, candidate, results)
         self._keep(answer, sample_line(answer, candidate, results, score))

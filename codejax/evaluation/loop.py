@@ -26,7 +26,7 @@ from codejax.evaluation.judging import Judging
 from codejax.evaluation.metrics import bits_per_byte
 from codejax.evaluation.progress import Meter
 from codejax.evaluation.records import Records, answer_of, read_records
-from codejax.evaluation.summary import Plain, plain, summarize
+from codejax.evaluation.summary import BITS, Plain, plain, summarize
 from codejax.execution.client import Executor
 from codejax.runlog.metrics import replace_text
 from codejax.tasks.task import Problem, Task
@@ -93,7 +93,7 @@ def evaluate(
         }
         if scorer is not None:
             estimate = score_canonical(task, list(problems.values()), scorer, settings.seed)
-            results["figures"]["bits_per_byte"] = estimate
+            results["figures"][BITS] = estimate
         write_results(folder, {"evaluation": results})
     return results
 

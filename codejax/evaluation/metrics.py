@@ -25,7 +25,7 @@ class Estimate:
     """A figure and the interval that holds it with 95% confidence, over the choice of problems.
 
     problems: that it rests on; left_out: that are not in it as too little is known. NaN where the
-    figure is undefined; `reason` then says why.
+    figure is undefined; `reason` then says why. One problem alone has a figure and no interval.
     """
 
     value: float
@@ -120,9 +120,11 @@ def ratio(
     above_P, below_P = (np.asarray(side, np.float64) for side in (above_P, below_P))
     if not len(above_P) or not below_P.sum():
         return undefined("no problem of which anything is known", left_out)
+    value = float(above_P.sum() / below_P.sum())
+    if len(above_P) == 1:
+        return Estimate(value, math.nan, math.nan, 1, left_out)
     drawn_R = np.concatenate([a / b for a, b in resampled_sums((above_P, below_P), seed)])
     low, high = interval(drawn_R)
-    value = float(above_P.sum() / below_P.sum())
     return Estimate(value, low, high, len(above_P), left_out)
 
 

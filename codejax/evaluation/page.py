@@ -22,14 +22,15 @@ from codejax.evaluation.metrics import mean
 from codejax.evaluation.page_data import browsable, encode
 from codejax.evaluation.page_script import SCRIPT, STYLE
 from codejax.evaluation.records import Kept, read_records
-from codejax.evaluation.summary import Plain
+from codejax.evaluation.summary import Plain, spell_interval, spell_value
 from codejax.evaluation.summary import plain as plain_estimate
 from codejax.pages.markup import Html, element, facts, table
-from codejax.pages.spelling import BLANK, plain, short, spell
+from codejax.pages.spelling import plain, short, spell
 from codejax.pages.stylesheet import STYLESHEET
 from codejax.runlog.metrics import replace_text
 
 FILE = "index.html"
+SHARE = "pass@1"
 OVERLAP = "contamination.json"  # where a check against a corpus left what it found
 MOST_SAMPLES = 20_000
 HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
@@ -86,18 +87,6 @@ def page(kept: Kept, results: Plain, *, overlap: Plain) -> str:
     return f"<!doctype html>\n{element('html', head, element('body', body), lang='en')}\n"
 
 
-def percent(figure: Plain) -> str:
-    """A figure of shares; a dash where it is undefined."""
-    return BLANK if figure["value"] is None else f"{100 * figure['value']:.1f}%"
-
-
-def bounds(figure: Plain) -> str:
-    """Its interval."""
-    if figure["value"] is None:
-        return BLANK
-    return f"{100 * figure['low']:.1f} to {100 * figure['high']:.1f}"
-
-
 def _header(name: str, results: Plain) -> Html:
     return element(
         "header",
@@ -116,7 +105,8 @@ def _lead(results: Plain) -> str:
     over = f"{results['problems']:,} problems, {each} sample{'s' if each > 1 else ''} of each"
     if figure["value"] is None:
         return f"{name} is undefined: {figure['reason']}. {over}."
-    return f"{name} is {percent(figure)}, 95% interval {bounds(figure)}, over {over}."
+    shown = spell_value(name, figure)
+    return f"{name} is {shown}, 95% interval {spell_interval(name, figure)}, over {over}."
 
 
 def _warnings(keys: Sequence[Key], results: Plain) -> Iterator[str]:
@@ -136,12 +126,9 @@ def _warnings(keys: Sequence[Key], results: Plain) -> Iterator[str]:
 def _tiles(results: Plain) -> Html:
     tiles = []
     for name, figure in results.get("figures", {}).items():
-        if name == "bits_per_byte":
-            value, under = f"{figure['value']:.3f}", "bits per byte of canonical answers"
-        else:
-            left = f", {figure['left_out']} left out" if figure["left_out"] else ""
-            value, under = percent(figure), f"{spell(name)}, {bounds(figure)}{left}"
-        tiles.append((value, under))
+        left = f", {figure['left_out']} left out" if figure["left_out"] else ""
+        under = f"{spell(name)}, {spell_interval(name, figure)}{left}"
+        tiles.append((spell_value(name, figure), under))
     if results:
         tiles.append((short(results["tokens"]), "tokens generated"))
         if results["cut_off"]:
@@ -164,7 +151,12 @@ def _tables(results: Plain) -> Iterator[Html]:
         if results.get(part):
             first = next(iter(results["figures"]))
             rows = [
-                [name or "none", f"{one['problems']:,}", percent(one), bounds(one)]
+                [
+                    name or "none",
+                    f"{one['problems']:,}",
+                    spell_value(SHARE, one),
+                    spell_interval(SHARE, one),
+                ]
                 for name, one in results[part].items()
             ]
             yield element("h2", f"By {title}")
@@ -193,7 +185,9 @@ def _overlap(results: Plain, overlap: Plain) -> Iterator[Html]:
     rows = []
     for name, members in groups:
         one = plain_estimate(mean([by_problem[problem] for problem in sorted(members)]))
-        rows.append([name, f"{len(members):,}", percent(one), bounds(one)])
+        rows.append(
+            [name, f"{len(members):,}", spell_value(SHARE, one), spell_interval(SHARE, one)]
+        )
     yield element("h2", "Overlap with the training corpus")
     yield table(["problems", "number", "pass@1", "95% interval"], rows, numbers=3)
     note = (

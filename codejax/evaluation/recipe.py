@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from codejax.evaluation.loop import Settings, evaluate, local_folder, problems_of, write_results
-from codejax.evaluation.page import OVERLAP, bounds, percent, write_page
+from codejax.evaluation.page import OVERLAP, write_page
 from codejax.evaluation.sources import FileSource, ModelSource, Source
-from codejax.evaluation.summary import Plain
+from codejax.evaluation.summary import Plain, spell_interval, spell_value
 from codejax.execution.client import Fleet, connect
 from codejax.execution.protocol import Job, stdio_test
 from codejax.generate.engine import EngineSettings
@@ -186,10 +186,8 @@ def render(results: Mapping[str, Plain]) -> Table:
     table.add_column("problems", justify="right")
     for task, one in results.items():
         for name, figure in one["figures"].items():
-            is_share = name != "bits_per_byte"
-            value = percent(figure) if is_share else f"{figure['value']:.4f}"
-            shown = bounds(figure) if is_share else f"{figure['low']:.4f} to {figure['high']:.4f}"
-            table.add_row(task, name, value, shown, str(figure["problems"]))
+            value, interval = spell_value(name, figure), spell_interval(name, figure)
+            table.add_row(task, name, value, interval, str(figure["problems"]))
         notes = [f"{one[key]} {word}" for key, word in NOTES if one[key]]
         if notes:
             table.add_row(task, ", ".join(notes), "", "", "")

@@ -8,6 +8,7 @@ and however often the evaluation was interrupted.
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,8 +16,10 @@ from codejax.evaluation import metrics
 from codejax.evaluation.generator import Key
 from codejax.evaluation.metrics import Estimate, Tally
 from codejax.evaluation.records import Kept
+from codejax.pages.spelling import BLANK
 
 Plain = dict[str, Any]
+BITS = "bits_per_byte"
 
 
 def summarize(
@@ -96,9 +99,28 @@ def plain(estimate: Estimate) -> Plain:
     """An estimate as JSON has it: null where it is undefined."""
     made: Plain = {"value": None, "low": None, "high": None}
     if estimate.is_defined:
-        made = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+        made["value"] = estimate.value
+    if not math.isnan(estimate.low):
+        made |= {"low": estimate.low, "high": estimate.high}
     made |= {"problems": estimate.problems, "left_out": estimate.left_out}
     return made | ({"reason": estimate.reason} if estimate.reason else {})
+
+
+def spell_value(name: str, figure: Plain) -> str:
+    """A figure as it is shown: shares in percent, bits per byte as they are; a dash for none."""
+    if figure["value"] is None:
+        return BLANK
+    return f"{figure['value']:.4f}" if name == BITS else f"{100 * figure['value']:.1f}%"
+
+
+def spell_interval(name: str, figure: Plain) -> str:
+    """Its interval, in the same units."""
+    low, high = figure["low"], figure["high"]
+    if low is None:
+        return BLANK
+    if name == BITS:
+        return f"{low:.4f} to {high:.4f}"
+    return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _table(

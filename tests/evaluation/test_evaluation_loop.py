@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -50,6 +52,26 @@ def test_every_sample_is_judged_and_kept(tmp_path: Path, executor: Local):
 def levels(kept) -> set[int]:
     """Levels of isolation of all jobs."""
     return {job["isolation"] for line in kept.samples.values() for job in line["jobs"].values()}
+
+
+@pytest.mark.parametrize(
+    "text", ["\ud800print(1)", "print('\0')", "", "\u2028\u202e", "x" * 3_000_000]
+)
+def test_odd_answers_are_judged(tmp_path: Path, executor: Local, text: str):
+    results = evaluate(Sums(1), Scripted(lambda r: text), executor, Settings(), tmp_path)
+    assert (results["samples"], results["absent"]) == (1, 0)
+    assert results["figures"]["pass@1"]["value"] == 0.0
+
+
+def test_bits_per_byte_of_canonical_answers(tmp_path: Path):
+    class Uniform:
+        def nats(self, pairs):
+            return [len(text) * math.log(16) for _, text in pairs]  # half a byte each
+
+    results = evaluate(
+        Echoes(2), Scripted(lambda r: "no"), None, Settings(), tmp_path, scorer=Uniform()
+    )
+    assert results["figures"]["bits_per_byte"]["value"] == pytest.approx(4.0)
 
 
 def test_a_second_call_asks_nothing_and_finds_the_same(tmp_path: Path):
@@ -164,6 +186,16 @@ def test_what_goes_wrong_in_judging_ends_the_loop_and_loses_nothing(tmp_path: Pa
     results = evaluate(Sums(), again, Verdicts(Verdict.AC), THREE, tmp_path)
     assert len(again.asked) == 12 - len(generator.asked)
     assert results["samples"] == 12
+
+
+def test_a_job_that_cannot_be_is_named(tmp_path: Path, executor: Local):
+    class Untested(Sums):
+        def jobs(self, problem, candidate):
+            made = super().jobs(problem, candidate)["tests"]
+            return {"tests": dataclasses.replace(made, tests=())}
+
+    with pytest.raises(ValueError, match=r"sums/0, sample 0: .*0 tests"):
+        evaluate(Untested(1), Scripted(), executor, Settings(), tmp_path)
 
 
 def test_a_generator_that_breaks_off_is_gone_on_with(tmp_path: Path):

@@ -119,11 +119,18 @@ def test_intervals_cover():
     assert 180 <= covered <= 199  # 95% of 200, within 3 standard errors and the small sample's bias
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(0, 9))
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=40), st.integers(0, 9))
 def test_intervals_are_seeded_and_hold_their_value(values: list[float], seed: int):
     found = metrics.mean(values, seed=seed)
     assert found == metrics.mean(values, seed=seed)
     assert min(values) - 1e-9 <= found.low <= found.high <= max(values) + 1e-9
+
+
+def test_one_problem_has_no_interval():
+    found = metrics.mean([0.5])
+    assert (found.value, found.problems) == (0.5, 1)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
 
 
 def test_chunks_do_not_change_an_interval(monkeypatch: pytest.MonkeyPatch):

@@ -17,7 +17,7 @@ from codejax.train.checkpoint import Checkpointing
 from codejax.train.schedule import Cosine
 from codejax.train.training import Training
 
-ENGINE = EngineSettings(slots=8, length=64, chunk=16, steps=4)
+ENGINE = EngineSettings(slots=1, length=64, chunk=16, steps=4)
 SAMPLING = Sampling(max_new_tokens=6, temperature=1.0)
 
 
