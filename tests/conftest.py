@@ -34,6 +34,7 @@ EXPECTED_SKIPS = (
     r"^needs libtpu",  # no wheel for this platform
     r"^needs the benchmark files",  # CODEJAX_BENCHMARKS is not set
     r"^needs a compiler for",  # of a language that this machine may lack
+    r"^needs Chromium",
 )
 
 

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "codejax"
 
 # A module imports from floors below its own, and from its own package. Floor 0 stands under all.
 FLOORS = {
-    **dict.fromkeys(("recipe", "trees", "runlog", "help_texts"), 0),
+    **dict.fromkeys(("recipe", "trees", "runlog", "help_texts", "pages"), 0),
     **dict.fromkeys(("parallel", "data", "curation", "execution"), 1),
     **dict.fromkeys(("model", "objectives", "tasks"), 2),
     "interop": 3,

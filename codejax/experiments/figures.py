@@ -21,8 +21,8 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import EngFormatter, Formatter, MaxNLocator, PercentFormatter
 
 from codejax.experiments.curves import running_mean, smooth_rate, spread, thin
-from codejax.experiments.markup import printable
 from codejax.experiments.record import RunRecord
+from codejax.pages.markup import printable
 
 INK, MUTED, GRID, BAR = "#1c2128", "#69717c", "#e2e5e9", "#bcc3cc"
 SERIES = (

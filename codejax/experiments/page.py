@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from codejax.experiments.evaluated import evaluations
 from codejax.experiments.figures import MODES, Figure
-from codejax.experiments.markup import Html, element, facts, join, table
 from codejax.experiments.record import Line, RunRecord
-from codejax.experiments.spelling import BLANK, brief, clock, number, plain, short, spell
-from codejax.experiments.stylesheet import STYLESHEET
+from codejax.pages.markup import Html, element, facts, join, table
+from codejax.pages.spelling import BLANK, brief, clock, number, plain, short, spell
+from codejax.pages.stylesheet import STYLESHEET
 from codejax.recipe import difference, fingerprint, render
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -27,6 +28,7 @@ def page(runs: Sequence[RunRecord], figures: Sequence[Figure], *, command: str) 
         _header(runs, title),
         *(_damage(run) for run in runs if run.damaged),
         _tiles(runs[0]) if len(runs) == 1 else _comparison(runs),
+        *evaluations(runs),
         *_held_out(runs, _named(figures, "held_out")),
         *_compression(runs, _named(figures, "compression")),
         *_training(figure for figure in figures if figure.name not in ("held_out", "compression")),

@@ -69,8 +69,9 @@ class Loop:
     """One run of training, from the state it is given to `num_steps`.
 
     rates: model FLOPs of a token, and the peak FLOP/s of all devices together. evaluate: held-out
-    metrics of parameters, called every `evaluate_every` steps and after the last. meta: what a
-    checkpoint holds beside the state, given the rows consumed.
+    metrics of parameters, called every `evaluate_every` steps and after the last. watch: given the
+    step and parameters every `watch_every` steps and after the last; what it finds it logs itself,
+    then or later. meta: what a checkpoint holds beside the state, given the rows consumed.
     """
 
     step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -89,6 +90,8 @@ class Loop:
     peak_flops_per_second: float
     evaluate: Callable[[Any], dict[str, float]] | None = None
     evaluate_every: int = 0
+    watch: Callable[[int, Any], None] | None = None
+    watch_every: int = 0
     nonfinite: Literal["stop", "skip"] = "stop"
     profile: Profile = field(default_factory=Profile)
 
@@ -106,12 +109,15 @@ class Loop:
                 flights.append(_Flight(step, host, metrics))
                 stopping = self.guard.should_stop(step)
                 last = step == self.num_steps
-                pause = stopping or last or self._evaluates(step) or self.saver.due(step)
+                looks = self._evaluates(step) or self._watches(step)
+                pause = stopping or last or looks or self.saver.due(step)
                 while flights and (pause or len(flights) > LAG or flights[0].is_ready()):
                     if not self._land(flights.popleft(), clock):
                         return NONFINITE
                 if self._evaluates(step) or last:
                     self._evaluate(step, clock)
+                if self._watches(step) or last:
+                    self._watch(step, clock)
                 if stopping or last or self.saver.due(step):
                     self._save(step, consumed, clock, wait=stopping or last)
                 self.saver.check()
@@ -122,6 +128,18 @@ class Loop:
     def _evaluates(self, step: int) -> bool:
         every = self.evaluate_every
         return self.evaluate is not None and every > 0 and step % every == 0
+
+    def _watches(self, step: int) -> bool:
+        every = self.watch_every
+        return self.watch is not None and every > 0 and step % every == 0
+
+    def _watch(self, step: int, clock: _Clock) -> None:
+        if self.watch is None:
+            return
+        clock.lap("step")
+        self.watch(step, self.state.params)
+        clock.lap("evaluate")
+        self.guard.beat()
 
     def _land(self, flight: _Flight, clock: _Clock) -> bool:
         """Wait for a step's metrics and log them; False where the policy is to stop on them."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
 
 import jax
 import optax
@@ -31,7 +32,7 @@ from codejax.train.checkpoint import Checkpointing, Checkpoints
 from codejax.train.feed import abstract_batch, check_batch, feed
 from codejax.train.guard import Guard, Guarding
 from codejax.train.held_out import Evaluator, HeldOut
-from codejax.train.loop import NONFINITE, Loop, Profile
+from codejax.train.loop import DONE, NONFINITE, Loop, Profile
 from codejax.train.optimizer import Adafactor, AdamW, Lion, Muon, build_optimizer
 from codejax.train.resume import check_resume
 from codejax.train.schedule import Constant, Cosine, Linear, WarmupStableDecay, build_schedule
@@ -110,10 +111,33 @@ class Training(Recipe):
 
     def run(self, workdir: epath.Path) -> int:
         """Train in `workdir`, from its newest good checkpoint on; returns the exit code."""
-        hosts.join()
-        if jax.default_backend() == "cpu":
-            keep_freed_memory()
-        return Run(self, workdir).train()
+        return launch(self, workdir)
+
+
+class Watching(Protocol):
+    """Takes step and parameters every so many steps; closed when the loop has ended."""
+
+    def __call__(self, step: int, params: Any) -> None: ...
+    def close(self, *, wait: bool) -> None: ...
+
+
+class Watch(Protocol):
+    """Something a package above this one does with parameters on the way, such as evaluation."""
+
+    @property
+    def every_steps(self) -> int: ...
+
+    def begin(self, run: Run, log: RunLog, step: int, beat: Callable[[], None]) -> Watching:
+        """Called once, before the steps after `step`. beat: to be called in long pauses."""
+        ...
+
+
+def launch(recipe: Training, workdir: epath.Path, watch: Watch | None = None) -> int:
+    """What `Training.run` does, with something that watches."""
+    hosts.join()
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    return Run(recipe, workdir).train(watch)
 
 
 class Run:
@@ -131,7 +155,7 @@ class Run:
         self.evaluate = self.evaluator()
         self.goodput = throughput.Goodput()
 
-    def train(self) -> int:
+    def train(self, watch: Watch | None = None) -> int:
         """From the newest good checkpoint, or from nothing, to the last step; the exit code."""
         recipe = self.recipe
         accept = recipe.on_recipe_change == "accept"
@@ -154,6 +178,7 @@ class Run:
                 global_batch_size=recipe.global_batch_size,
             )
             stack.enter_context(contextlib.closing(batches))  # type: ignore[type-var]
+            watching = watch.begin(self, log, step, guard.beat) if watch else None
             loop = Loop(
                 step=compiled,
                 state=state,
@@ -173,10 +198,12 @@ class Run:
                 peak_flops_per_second=peak.flops_per_second * self.mesh.size,
                 evaluate=self.evaluate,
                 evaluate_every=recipe.held_out.every_steps if recipe.held_out else 0,
+                watch=watching,
+                watch_every=watch.every_steps if watch else 0,
                 nonfinite=recipe.nonfinite,
                 profile=recipe.profile,
             )
-            exit_code = loop.run()
+            exit_code = run_watched(loop, watching)
             if exit_code == NONFINITE:
                 log.say(
                     "stopped: a loss or gradient was not finite; its rows are in "
@@ -269,6 +296,18 @@ class Run:
         """One fingerprint of all corpora, in the order of the sources."""
         prints = [source.corpus.fingerprint for source in self.rows.sources]
         return hashlib.sha256(" ".join(prints).encode()).hexdigest()
+
+
+def run_watched(loop: Loop, watching: Watching | None) -> int:
+    """Run the loop; what watches it may take its time after the last step only."""
+    is_done = False
+    try:
+        exit_code = loop.run()
+        is_done = exit_code == DONE
+        return exit_code
+    finally:
+        if watching is not None:
+            watching.close(wait=is_done)
 
 
 def check_writable(workdir: epath.Path) -> None:

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from tolerances import tolerance
 
-from codejax.experiments import figures, markup
+from codejax.experiments import figures
 from codejax.experiments.compression import Compression
 from codejax.experiments.curves import MAX_POINTS, running_mean, smooth_rate, spread, thin
 from codejax.experiments.figures import SERIES, draw_figures
 from codejax.experiments.record import RunRecord, read_run
 from codejax.experiments.report import report
-from codejax.experiments.spelling import clock, short
+from codejax.pages import markup
+from codejax.pages.spelling import clock, short
 from codejax.recipe import dumps, spec
 
 HOSTILE = '</mark></pre><script src="https://x.test/a.js">$x_1$&\'\x1b[31m\u202e\ud800\r\0'

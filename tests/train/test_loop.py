@@ -141,6 +141,18 @@ def test_evaluates_on_the_way_and_after_the_last_step(tmp_path):
     assert parts.best == {5: 2.0, 10: 1.0}
 
 
+def test_watches_on_the_way_and_after_the_last_step(tmp_path):
+    parts, seen = ScriptedParts(), []
+
+    def watch(step, params):
+        assert steps_of(parts, "train")[-1] == step  # no step in flight holds the device
+        assert params is STATE.params
+        seen.append(step)
+
+    make_loop(parts, tmp_path, watch=watch, watch_every=4).run()
+    assert seen == [4, 8, 10]
+
+
 def test_a_signal_saves_and_asks_for_a_retry(tmp_path):
     parts = ScriptedParts(stop_at=6)
     assert make_loop(parts, tmp_path).run() == RETRY

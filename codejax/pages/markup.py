@@ -6,7 +6,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-EMPTY = frozenset({"meta", "br"})  # elements without an end tag
+EMPTY = frozenset({"meta", "br", "input"})  # elements without an end tag
 
 
 class Html(str):

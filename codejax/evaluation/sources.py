@@ -1,0 +1,121 @@
+"""Where the answers of an evaluation come from: a model in an engine, or a file of completions.
+
+A model is opened when the first answer is asked for, so an evaluation that only has to judge loads
+none. Its identity is a hash of its files.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from codejax.evaluation.generator import Answer, Generator, Request
+from codejax.evaluation.samples_file import SamplesFile
+from codejax.generate.engine import Engine, EngineSettings
+from codejax.generate.requests import Sampling
+from codejax.generate.text import Texts
+from codejax.library import Dtype, open_model
+
+
+class Source(Generator, Protocol):
+    """A generator that knows what it is."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells its answers from others', as records keep it."""
+        ...
+
+    @property
+    def num_samples(self) -> int:
+        """Of each problem."""
+        ...
+
+    def check(self, problems: Sequence[str]) -> None:
+        """ValueError where it cannot answer these problems."""
+        ...
+
+
+class TextGenerator:
+    """Answers by an engine, all with the same sampling."""
+
+    def __init__(self, texts: Texts, sampling: Sampling) -> None:
+        self.texts, self.sampling = texts, sampling
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        """As a `Generator`."""
+        for request, made in self.texts.answers(requests, self.sampling):
+            finish = "failed" if made.finished == "cancelled" else made.finished
+            yield Answer(
+                request,
+                made.text,
+                len(made.ids),
+                finish,
+                float(made.log_probs.sum()) if finish != "failed" else None,
+                made.message,
+            )
+
+
+@dataclasses.dataclass
+class ModelSource:
+    """A model's folder, as `codejax.library.open_model` takes it, and how it samples. Raises
+    ValueError where there is no such folder.
+    """
+
+    folder: str
+    sampling: Sampling
+    engine: EngineSettings
+    num_samples: int
+    tokenizer: str = ""
+    dtype: Dtype | None = None
+
+    identity: dict[str, Any] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.identity = {
+            "model": fingerprint_of(self.folder),
+            "tokenizer": self.tokenizer,
+            "dtype": self.dtype or "",
+            "length": self.engine.length,
+            "sampling": dataclasses.asdict(self.sampling),  # type: ignore[call-overload]
+        }
+
+    def check(self, problems: Sequence[str]) -> None:
+        """Any problem will do."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        """As a `Generator`; opens the model."""
+        opened = open_model(self.folder, tokenizer=self.tokenizer, dtype=self.dtype)
+        length = min(self.engine.length, opened.length)
+        settings = dataclasses.replace(self.engine, length=length)  # type: ignore[type-var]
+        texts = Texts(Engine(opened.model, opened.params, settings), opened.prompts)
+        yield from TextGenerator(texts, self.sampling).generate(requests)
+
+
+class FileSource(SamplesFile):
+    """A file of completions."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The hash of the file."""
+        return {"samples": self.fingerprint}
+
+
+def fingerprint_of(folder: str) -> str:
+    """blake2b (hex) of a model's files and their names; of a run, its recipe and its newest
+    checkpoint. About a second a gigabyte. Raises ValueError for no folder.
+    """
+    path = pathlib.Path(folder)
+    if not path.is_dir():
+        raise ValueError(f"model={folder}: there is no such folder")
+    steps = sorted((path / "checkpoints").glob("[0-9]*"))
+    files = sorted(file for file in (steps[-1] if steps else path).rglob("*") if file.is_file())
+    digest = hashlib.blake2b(digest_size=32)
+    for file in [*([path / "recipe.json"] if steps else []), *files]:
+        digest.update(str(file.relative_to(path)).encode(errors="surrogateescape"))
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "blake2b").digest())
+    return digest.hexdigest()
