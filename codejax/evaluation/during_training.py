@@ -23,6 +23,7 @@ from typing import Any, Self
 from rich.console import Console
 
 from codejax.evaluation.generator import Answer, Generator, Request
+from codejax.evaluation.judging import Judges
 from codejax.evaluation.loop import (
     RESULTS,
     Settings,
@@ -35,7 +36,6 @@ from codejax.evaluation.loop import (
 )
 from codejax.evaluation.records import Records, read_records
 from codejax.evaluation.summary import Plain
-from codejax.execution.client import Executor
 from codejax.tasks.task import Task
 from codejax.train.loop import Log
 
@@ -55,7 +55,7 @@ class DuringTraining:
         self,
         task: Task,
         make_generator: Callable[[Any], Generator],
-        executor: Executor | None,
+        executor: Judges | None,
         settings: Settings,
         workdir: str | os.PathLike[str],
         *,

@@ -9,18 +9,25 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable, Mapping
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, Self
 
 from codejax.evaluation.generator import Answer
 from codejax.evaluation.journal import Line
 from codejax.evaluation.records import sample_line
-from codejax.execution.client import Executor
-from codejax.execution.protocol import Result
+from codejax.execution.protocol import Job, Result
 from codejax.tasks.task import Problem, Score, Task
 
 CLOSE_SECONDS = 30.0
 TICK = 1.0  # seconds
+
+
+class Judges(Protocol):
+    """What is used of an `Executor`."""
+
+    async def ajudge(
+        self, jobs: Sequence[Job], progress: Callable[[int, int], None] | None = None
+    ) -> list[Result]: ...
 
 
 class Judging:
@@ -33,7 +40,7 @@ class Judging:
     def __init__(
         self,
         task: Task,
-        executor: Executor | None,
+        executor: Judges | None,
         keep: Callable[[Answer, Line], None],
         *,
         in_flight: int,

@@ -22,12 +22,11 @@ from rich.console import Console
 
 from codejax.evaluation.generator import Answer, Generator, Key, Request, Scorer, seed_of
 from codejax.evaluation.journal import Line
-from codejax.evaluation.judging import Judging
+from codejax.evaluation.judging import Judges, Judging
 from codejax.evaluation.metrics import bits_per_byte
 from codejax.evaluation.progress import Meter
 from codejax.evaluation.records import Records, answer_of, read_records
 from codejax.evaluation.summary import BITS, Plain, plain, summarize
-from codejax.execution.client import Executor
 from codejax.runlog.metrics import replace_text
 from codejax.tasks.task import Problem, Task
 
@@ -57,7 +56,7 @@ class Settings:
 def evaluate(
     task: Task,
     generator: Generator,
-    executor: Executor | None,
+    executor: Judges | None,
     settings: Settings,
     workdir: str | os.PathLike[str],
     *,
@@ -134,7 +133,7 @@ def note_problems(
 def judge_all(
     task: Task,
     generator: Generator,
-    executor: Executor | None,
+    executor: Judges | None,
     settings: Settings,
     records: Records,
     problems: Mapping[str, Problem],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import random
 import time
@@ -98,12 +99,7 @@ class Verdicts:
         self.jobs: list[Job] = []
         self.under_way = self.most_under_way = 0
 
-    def judge(self, jobs: Sequence[Job], progress: Any = None) -> list[Result]:
-        raise AssertionError("evaluation awaits")
-
     async def ajudge(self, jobs: Sequence[Job], progress: Any = None) -> list[Result]:
-        import asyncio
-
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         await asyncio.sleep(self.pause)
@@ -115,9 +111,3 @@ class Verdicts:
             tests = (TestResult("two", verdict, message=f"it was {verdict}"),)
             found.append(Result(job.id, verdict, tests, isolation=3, toolchain="t"))
         return found
-
-    def as_judged(self, jobs: Sequence[Job]) -> Any:
-        raise AssertionError("evaluation awaits")
-
-    def close(self) -> None:
-        pass
