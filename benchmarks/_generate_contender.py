@@ -23,8 +23,8 @@ def write(folder: str) -> None:
     """A Llama of random weights, as Hugging Face has it."""
     import jax
 
+    from codejax.interop.families import write_config
     from codejax.interop.huggingface import write_folder
-    from codejax.interop.llama import write_config
     from codejax.model.attention import Attention
     from codejax.model.layers import GatedMLP
     from codejax.model.rope import Rope

@@ -66,7 +66,7 @@ def make_model(kind) -> Model:
     return Model(**({"ffns": (GatedMLP(hidden=48),)} | SIZES | MODELS[kind]))
 
 
-def make_folder(folder, model, dtype="float32", **others):
+def make_folder(folder, model, **others):
     """A Hugging Face folder of random weights."""
     rng = np.random.default_rng(0)
     params = jax.tree.map(
@@ -74,7 +74,7 @@ def make_folder(folder, model, dtype="float32", **others):
         Transformer(model, "cpu").abstract(),
     )
     config = write_config(model, max_length=64)
-    write_folder(folder, model, params, config=config, dtype=dtype, **others)
+    write_folder(folder, model, params, config=config, **others)
     return folder
 
 
