@@ -36,7 +36,8 @@ SOURCES = [*shipped_files(), ROOT / "codejax/help_texts.py"]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 COMMAND = re.compile(
-    r"^\s*(?:[A-Z_]+=\S+ )*codejax ((?:run|report|recipe|worker|sample|convert) .*)$", re.MULTILINE
+    r"^\s*(?:[A-Z_]+=\S+ )*codejax ((?:run|report|recipe|worker|sample|convert) .*)$",
+    re.MULTILINE,
 )
 LOOP = re.compile(r"^for (\w+) in (\S+)", re.MULTILINE)
 FILE_NAME = re.compile(r"# (\w+\.py)\n")
