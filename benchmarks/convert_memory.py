@@ -2,7 +2,7 @@
 
     python benchmarks/convert_memory.py --output=convert_memory.json
 
-A model of 268M random parameters is written as bfloat16 in shards of 128 MB. Then each way of
+A model of 250M random parameters is written as bfloat16 in shards of 128 MB. Then each way of
 converting runs in a process of its own, which warms up on a tiny model first; its resident memory
 is looked at 200 times a second. From the peak go what it held before and, where it makes arrays
 (NumPy's, or those of eight devices), their float32 bytes. Wanted: at most 1.3 of the largest source
