@@ -61,8 +61,8 @@ SAMPLE_HELP = """\
 Let a model write: go on from a text, fill a gap in, or answer as in a chat.
 
 MODEL is the work folder of a run, a checkpoint in it, a converted folder, or Hugging Face's (a
-folder or hf://OWNER/NAME). Text goes to standard output as it comes, and a line about each answer to
-standard error. The same seed gives the same text; samples of one prompt have seeds of their own,
+folder or hf://OWNER/NAME). Text goes to standard output as it comes, and a line about each answer
+to standard error. The same seed gives the same text; samples of one prompt have seeds of their own,
 made from --seed.
 """
 

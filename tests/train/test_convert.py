@@ -91,7 +91,7 @@ def tensors_of(folder):
 def test_a_folder_goes_there_and_back_bit_for_bit(kind, tmp_path):
     others = {"tokenizer.json": b"{}", "generation_config.json": b'{"top_k": 3}'}
     source = make_folder(
-        tmp_path / "a", make_model(kind), "bfloat16", others=others, max_file_bytes=20_000
+        tmp_path / "a", make_model(kind), dtype="bfloat16", others=others, max_file_bytes=20_000
     )
     assert json.loads((source / "config.json").read_text())["model_type"] == kind
     assert "parameters of" in convert(str(source), str(tmp_path / "b"))
