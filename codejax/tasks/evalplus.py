@@ -29,7 +29,7 @@ MBPP_STOPS = ('\n"""', "\nassert", "\nif __name__", "\ndef main(", "\nprint(")
 # without end costs that of one group.
 GROUP = 8
 MAX_LETTERS = 1_000_000
-LIMITS = Limits(cpu=12.0, wall=36.0, memory=4096 * MEGABYTE)
+LIMITS = Limits(cpu=30.0, wall=90.0, memory=4096 * MEGABYTE)
 
 
 @spec

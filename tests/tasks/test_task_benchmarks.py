@@ -33,8 +33,11 @@ INFILLING = {"single-line": 1033, "multi-line": 5815, "random-span": 1640, "rand
 # Published in April 2024: floats had to be equal to the last bit then, and are compared with the
 # row's tolerance by EvalPlus 0.3.1, which accepts these five.
 LAST_BIT = {"Mbpp/14", "Mbpp/276", "Mbpp/312", "Mbpp/574", "Mbpp/746"}
-# Takes 1 to 2 s for one base input, where EvalPlus allows 1 s by the clock.
-SLOW = {"Mbpp/123"}
+# Its answer is the reference word for word; it failed on the input of 128 million letters, which is
+# left out here.
+TOO_LARGE = {"Mbpp/255"}
+# Right but slow: 1 to 3 s for one input, where EvalPlus allows 1 s by the clock.
+SLOW = {"Mbpp/123", "Mbpp/392"}
 
 
 def human_eval(**settings: Any) -> HumanEval:
@@ -108,6 +111,8 @@ def test_big_code_bench(judge, record_property):
 # Why canonical solutions fail where their libraries are present.
 OTHER_FAILURES = {
     "BigCodeBench/147": "opens sockets, which the jail refuses",
+    "BigCodeBench/461": "watches an ended process until its own 60 s have passed, in each test",
+    "BigCodeBench/1040": "opens sockets, which the jail refuses",
 }
 
 
@@ -197,7 +202,7 @@ def test_published_verdicts_of_mbpp_plus(judge):
             if found.metrics[kind] != wanted[problem.id][kind]:
                 differs[kind].add(problem.id)
     assert differs["base"] - SLOW == {"Mbpp/312"}
-    assert differs["plus"] - SLOW == LAST_BIT
+    assert differs["plus"] - SLOW == LAST_BIT | TOO_LARGE
 
 
 @pytest.mark.parametrize(
