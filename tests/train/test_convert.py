@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -66,7 +67,7 @@ def make_model(kind) -> Model:
     return Model(**({"ffns": (GatedMLP(hidden=48),)} | SIZES | MODELS[kind]))
 
 
-def make_folder(folder, model, dtype="float32", **others):
+def make_folder(folder, model, dtype: Any = "float32", **others):
     """A Hugging Face folder of random weights."""
     rng = np.random.default_rng(0)
     params = jax.tree.map(
