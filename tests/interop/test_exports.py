@@ -27,13 +27,23 @@ def load(folder):
     return torch, kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
 
 
+class Kept(logging.Handler):
+    """Keeps warnings and worse in a list."""
+
+    def __init__(self, records):
+        super().__init__(logging.WARNING)
+        self.records = records
+
+    def emit(self, record):
+        self.records.append(record)
+
+
 @pytest.fixture
-def transformers_log(monkeypatch):
+def transformers_log():
     """What transformers logs as a warning or worse."""
     pytest.importorskip("transformers", reason="needs transformers")
     records = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = records.append
+    handler = Kept(records)
     logger = logging.getLogger("transformers")
     logger.addHandler(handler)
     yield records

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -66,7 +67,7 @@ def make_model(kind) -> Model:
     return Model(**({"ffns": (GatedMLP(hidden=48),)} | SIZES | MODELS[kind]))
 
 
-def make_folder(folder, model, **others):
+def make_folder(folder, model, dtype: Any = "float32", **others):
     """A Hugging Face folder of random weights."""
     rng = np.random.default_rng(0)
     params = jax.tree.map(
@@ -74,7 +75,7 @@ def make_folder(folder, model, **others):
         Transformer(model, "cpu").abstract(),
     )
     config = write_config(model, max_length=64)
-    write_folder(folder, model, params, config=config, **others)
+    write_folder(folder, model, params, config=config, dtype=dtype, **others)
     return folder
 
 
@@ -91,7 +92,7 @@ def tensors_of(folder):
 def test_a_folder_goes_there_and_back_bit_for_bit(kind, tmp_path):
     others = {"tokenizer.json": b"{}", "generation_config.json": b'{"top_k": 3}'}
     source = make_folder(
-        tmp_path / "a", make_model(kind), dtype="bfloat16", others=others, max_file_bytes=20_000
+        tmp_path / "a", make_model(kind), "bfloat16", others=others, max_file_bytes=20_000
     )
     assert json.loads((source / "config.json").read_text())["model_type"] == kind
     assert "parameters of" in convert(str(source), str(tmp_path / "b"))
