@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from golden import write_golden
+from family_goldens import write_golden
 
 from codejax.interop import huggingface
 from codejax.interop.families import write_config

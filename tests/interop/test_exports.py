@@ -8,7 +8,7 @@ import logging
 
 import numpy as np
 import pytest
-from golden import CASES, golden, write_golden
+from family_goldens import CASES, golden, write_golden
 from tolerances import tolerance
 
 from codejax.data.bpe import train_bpe

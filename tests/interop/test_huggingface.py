@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import CASES, golden, write_golden
+from family_goldens import CASES, golden, write_golden
 from safetensors.numpy import load_file
 from tolerances import tolerance
 

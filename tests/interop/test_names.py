@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from golden import CASES, golden
+from family_goldens import CASES, golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -18,7 +18,7 @@ CASES = tuple(FILES)
 
 def golden(case):
     """Configuration, tensors by Hugging Face's names, ids [B, L] and logits [B, L, V]."""
-    path = Path(__file__).parent.parent / "goldens" / FILES[case]
+    path = Path(__file__).parent / "goldens" / FILES[case]
     with np.load(path) as file:
         arrays = {n.removeprefix(f"{case}/"): file[n] for n in file if n.startswith(f"{case}/")}
     tensors = {
