@@ -87,7 +87,7 @@ def test_counted_parameters_are_those_of_the_tree_mutant(monkeypatch):
 
 def test_counted_parameters_are_those_of_every_shipped_recipe():
     recipes = [load(f"{file}:{name}") for file in shipped_files() for name in list_recipes(file)]
-    models = [vars(recipe)["model"] for recipe in recipes if "model" in vars(recipe)]
+    models = [model for r in recipes if isinstance(model := vars(r).get("model"), Model)]
     assert models
     for model in models:
         check_parameters(model)
