@@ -118,7 +118,8 @@ def _keep(logits_BV: jax.Array, enough: Callable[[jax.Array], jax.Array]) -> jax
 
     Floats are compared as integers of the same order, whose bits are found from the top.
     """
-    bits_BV = lax.bitcast_convert_type(logits_BV.astype(jnp.float32), jnp.int32)
+    unsigned_BV = jnp.where(logits_BV == 0, 0.0, logits_BV)  # one zero, not two
+    bits_BV = lax.bitcast_convert_type(unsigned_BV.astype(jnp.float32), jnp.int32)
     order_BV = bits_BV ^ ((bits_BV >> 31) & 0x7FFFFFFF)
 
     def settle(number: jax.Array, threshold_B: jax.Array) -> jax.Array:
