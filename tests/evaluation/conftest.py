@@ -1,4 +1,4 @@
-"""One real executor for all tests of evaluation."""
+"""A real executor for the tests of a file; none stays for those of other folders."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import pytest
 from codejax.execution.client import Local
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def executor() -> Iterator[Local]:
     """A worker on this machine."""
     with Local(2) as local:

@@ -86,12 +86,13 @@ def worker() -> Iterator[Running]:
 @pytest.fixture(autouse=True)
 def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """After each test there is room for all sessions, and nothing of one on the host."""
+    before = remains()
     yield
     if "worker" in request.fixturenames:
         worker: Running = request.getfixturevalue("worker")
         until(lambda: worker.worker.sessions.open == 0)
         assert healthy(worker.address)
-        assert remains_soon({}) == {}
+        assert remains_soon(before) == {}
         with talk(worker.address) as first, talk(worker.address) as second:
             for each in (first, second):
                 assert each.ask(OPEN).opened.worker == worker.worker.name
@@ -230,6 +231,7 @@ def test_messages_that_are_none(worker: Running):
 
 
 def test_who_leaves_while_the_session_closes_leaves_nothing(worker: Running):
+    before = remains()
     for moment in range(25):
         with talk(worker.address) as calls:
             if moment % 5:
@@ -237,7 +239,7 @@ def test_who_leaves_while_the_session_closes_leaves_nothing(worker: Running):
             calls.requests.put(None)
             time.sleep(moment * 0.001)
         until(lambda: worker.worker.sessions.open == 0)
-    assert remains_soon({}) == {}
+    assert remains_soon(before) == {}
 
 
 def test_strangers_are_refused():

@@ -7,7 +7,7 @@ import pytest
 from task_scores import a_judge
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def judge():
     with a_judge() as made:
         yield made
