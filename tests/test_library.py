@@ -95,6 +95,7 @@ def test_converted_weights_write_what_they_wrote(
     assert ours.err.startswith("tiny\n12 tokens, cut off there, ")
 
 
+@pytest.mark.slow
 def test_samples_stand_under_rules_and_are_the_same_again(
     run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
@@ -110,6 +111,7 @@ def test_samples_stand_under_rules_and_are_the_same_again(
     assert one.out in first.out
 
 
+@pytest.mark.slow
 def test_infilling_chatting_and_stop_strings(run: Path, capsys: pytest.CaptureFixture[str]):
     plain = sampled(capsys, str(run), "--prompt=x", "--temperature=1").out
     assert sampled(capsys, str(run), "--prefix=x", "--suffix=y", "--temperature=1").out != plain

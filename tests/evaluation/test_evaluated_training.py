@@ -32,6 +32,9 @@ PROBLEMS = [
 PROBLEMS.append({**PROBLEMS[0], "id": "p/long", "prompt": "x" * 500})
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A folder with a run in run/, and what every command says of problems."""

@@ -32,7 +32,6 @@ from codejax.train.convert import convert
 from codejax.train.training import Run
 from codejax.train.weights import find_weights
 
-STEPPED = ("gpt2",)  # in the default suite; the others are slow tests
 SIZES = {"vocab_size": 384, "width": 32, "num_layers": 2}
 QK = RMSNorm(zero_centered=True)
 GPT = {"norm": LayerNorm(), "tied_embeddings": True, "ffns": (MLP(hidden=48, bias=True),)}
@@ -136,10 +135,8 @@ def started(corpus, workdir, model, start) -> Run:
     return Run(recipe, epath.Path(workdir))
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [kind if kind in STEPPED else pytest.param(kind, marks=pytest.mark.slow) for kind in FAMILIES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_a_step_of_training_starts_from_the_weights(kind, corpus, tmp_path):
     model = make_model(kind)
     source = make_folder(tmp_path / "a", model)
