@@ -23,11 +23,9 @@ from codejax.generate.prompts import Prompts
 from codejax.interop import hub
 from codejax.model.transformer import Params, Transformer
 from codejax.recipe import RecipeError
-from codejax.train.checkpoint import Checkpoints
 from codejax.train.training import Training
-from codejax.train.weights import Weights, find_weights
+from codejax.train.weights import CHECKPOINTS, Weights, find_weights
 
-CHECKPOINTS = "checkpoints"
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -81,13 +79,7 @@ def open_run(
         raise ValueError(f"{workdir}/recipe.json is of no training run, which alone has a model")
     spelling = _tokenizer_of(recipe, workdir, tokenizer)
     model = _bind(recipe.model, dtype)
-    target = jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        model.abstract(),
-        _on_one_device(model),
-    )
-    with Checkpoints(workdir / CHECKPOINTS, recipe.checkpointing) as checkpoints:
-        found = checkpoints.restore({"params": target}, step, partial=True)
+    found = weights.restore(_on_one_device(model), step)
     _check_fits(spelling, model, workdir)
     name = f"{recipe.name} after {found.step} steps"
     return Opened(model, found.state["params"], Prompts(spelling), recipe.data.length, name)

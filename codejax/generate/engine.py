@@ -71,7 +71,7 @@ class Engine:
             )
         if not all(mixer.causal for mixer in model.spec.mixers):
             raise ValueError("an engine continues texts; this model's attention is not causal")
-        positions = getattr(model.spec, "learned_positions", None)
+        positions = model.spec.learned_positions
         if positions is not None and settings.length > positions:
             raise ValueError(f"length={settings.length}; this model has {positions} positions")
         self.model, self.settings, self.version = model, settings, version
@@ -241,13 +241,9 @@ class Engine:
     def _settle(self, work: Work, free: Sequence[Slot]) -> None:
         """Put a request into a free slot, with what other slots can give it of its beginning."""
         wanted = work.tokens[:-1]
-        counts = {
-            slot.number: reusable(slot, wanted, self._slack)
-            for slot in self._slots
-            if slot.version == self.version
-        }
-        count = max(counts.values(), default=0)
-        holders = [slot for slot in self._slots if counts.get(slot.number, 0) == count > 0]
+        counts = [reusable(slot, wanted, self._slack) for slot in self._slots]
+        count = max(counts)
+        holders = [slot for slot in self._slots if counts[slot.number] == count > 0]
         in_place = [slot for slot in holders if slot in free]
         if not in_place and count < MIN_SHARED:
             count = 0
@@ -255,7 +251,7 @@ class Engine:
         if count and not in_place:
             source = np.int32(holders[0].number)
             self._memory = self.programs.copy(self._memory, source, np.int32(taken.number))
-        taken.work, taken.held, taken.version = work, wanted[:count], self.version
+        taken.work, taken.held = work, wanted[:count]
         taken.fills, taken.used = len(wanted) - count, next(self._clock)
         self.num_reused += count
         if work.request.sampling.repetition_penalty != 1:

@@ -53,14 +53,13 @@ class Work:
 @dataclasses.dataclass(eq=False)
 class Slot:
     """One slot. held: the tokens in its cache. fills: those of a prompt that are yet to be taken in
-    (all but the last, which the first decoding step reads). version: of the weights, for all held.
+    (all but the last, which the first decoding step reads).
     """
 
     number: int
     work: Work | None = None
     held: list[int] = dataclasses.field(default_factory=list)
     fills: int = 0
-    version: int = 0
     used: int = 0  # when it was last given away: the oldest goes first
 
     @property

@@ -23,8 +23,9 @@ from codejax.interop.patterns import canonical
 from codejax.model.transformer import Model, Params, Transformer
 from codejax.parallel import rules
 from codejax.recipe import RecipeError, difference, loads, render_difference
-from codejax.train.checkpoint import Checkpointing, Checkpoints
+from codejax.train.checkpoint import Checkpointing, Checkpoints, Restored
 
+CHECKPOINTS = "checkpoints"  # of a run
 MODEL = "model.json"  # of a converted folder
 PARAMS = "params.safetensors"
 ORIGIN = "hugging_face"  # its folder of small files that came along
@@ -47,13 +48,19 @@ class Weights:
             return huggingface.read_params(str(self.folder), self.model, shardings=shardings)
         if self.kind == "converted":
             return converted.read_stored(self.params_path, self.model, shardings=shardings)
+        return self.restore(shardings).state["params"]
+
+    def restore(self, shardings: Any, step: int | None = None) -> Restored:
+        """A run's parameters, under "params" of the state, of one step or its newest good
+        checkpoint. Raises CheckpointError where there is none.
+        """
         abstract = Transformer(self.model, "cpu").abstract()
         placed = lambda leaf, sharding: jax.ShapeDtypeStruct(  # noqa: E731
             leaf.shape, leaf.dtype, sharding=sharding
         )
         target = {"params": jax.tree.map(placed, abstract, shardings)}
-        with Checkpoints(self.folder / "checkpoints", Checkpointing()) as checkpoints:
-            return checkpoints.restore(target, partial=True).state["params"]
+        with Checkpoints(self.folder / CHECKPOINTS, Checkpointing()) as checkpoints:
+            return checkpoints.restore(target, step, partial=True)
 
     def read_on(self, mesh: jax.sharding.Mesh) -> Params:
         """Float32 parameters on a mesh, by the table of sharding rules."""

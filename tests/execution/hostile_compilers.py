@@ -16,7 +16,7 @@ C = {
     "includes-input": '#include "/dev/stdin"\nx\n',
     "assembles-the-parents-memory": '__asm__(".incbin \\"/proc/1/environ\\"");\n',
     "includes-a-folder": '#include "/"\n',
-    "includes-the-host": '#include "/root/.profile"\n#include "/proc/1/environ"\n',
+    "includes-the-host": '#include "/etc/hostname"\n#include "/proc/1/environ"\n',
     "assembles-shadow": '__asm__(".incbin \\"/etc/shadow\\"");\n',
     "assembles-a-bomb": '__asm__(".fill 500000000, 1, 1");\n',
     "large-executable": "int large[1 << 26] = {1};\nint more[1 << 26] = {2};\n",
