@@ -33,6 +33,7 @@ RUNTIME = [
     "grpcio-reflection>=1.85.1",
     "protobuf>=7.35.1",
     "prometheus_client>=0.22",
+    "rapidfuzz>=3.10",
 ]
 TEST = ["pytest>=9.0", "hypothesis>=6.130", "pyyaml>=6.0"]
 TEST += ["jinja2>=3.1"]  # chat templates
