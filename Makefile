@@ -90,5 +90,5 @@ constraints:
 
 clean:
 	@rm -rf $(VENV) $(VENV)-fresh build dist *.egg-info
-	@rm -rf .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .compiled .pytest_cache .ruff_cache .hypothesis
 	@find codejax configs benchmarks tests -name __pycache__ -prune -exec rm -rf {} +

@@ -121,7 +121,9 @@ def computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def times_run(found: dict[str, list[str]], entry: str) -> Counter[str]:
-    """How often each computation runs in a step; a loop counts to its condition's constant."""
+    """How often each computation runs in a step; a loop counts to its condition's constant, and
+    one whose rounds are known when it runs only counts once.
+    """
     times: Counter[str] = Counter()
 
     def visit(name: str, count: int) -> None:
@@ -132,12 +134,14 @@ def times_run(found: dict[str, list[str]], entry: str) -> Counter[str]:
             if " while(" in line:
                 condition = re.search(r"condition=%([\w.-]+)", line)
                 assert condition, line
-                (rounds,) = {
+                bounds = {
                     int(bound)
                     for bound in re.findall(
                         r"s32\[\]\S* constant\((\d+)\)", "".join(found[condition[1]])
                     )
                 }
+                assert len(bounds) < 2, line
+                rounds = bounds.pop() if bounds else 1
             for callee in called:
                 visit(callee, count * rounds)
 

@@ -8,16 +8,23 @@ Warnings are errors by `filterwarnings` in pyproject.toml, which holds the reaso
 from __future__ import annotations
 
 import os
+import pathlib
 import re
 
 # Eight devices; and code that is compiled in half the time, which small tests never win back.
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 
-# Before anything imports jax; child processes inherit all three.
+# Before anything imports jax; child processes inherit all of it.
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# Many tests compile the same small programs, in many processes: each is compiled once and kept.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".compiled")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 import pytest  # noqa: E402
 

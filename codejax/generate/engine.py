@@ -20,7 +20,7 @@ import numpy as np
 from codejax.generate.choice import Choosing
 from codejax.generate.programs import Drawn, Memory, Programs, Rows, cache_shapes
 from codejax.generate.requests import Completion, Progress, Request
-from codejax.generate.slots import Slot, Work, reusable, shared
+from codejax.generate.slots import Slot, Work, beside, reusable, shared
 from codejax.model.transformer import Params, Transformer
 from codejax.parallel import rules
 from codejax.recipe import spec
@@ -51,7 +51,8 @@ class EngineSettings:
 
 class Engine:
     """Submit requests, step until they are complete. mesh: what weights and slots are split over;
-    None for one device. version: of the parameters, as completions name it.
+    None for one device. version: of the parameters, as completions name it. programs: of another
+    engine of this model, settings and mesh, to compile nothing again.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Engine:
         *,
         mesh: jax.sharding.Mesh | None = None,
         version: int = 0,
+        programs: Programs | None = None,
     ) -> None:
         settings.check()
         shards = rules.batch_shards(mesh) if mesh is not None else 1
@@ -75,7 +77,7 @@ class Engine:
         if positions is not None and settings.length > positions:
             raise ValueError(f"length={settings.length}; this model has {positions} positions")
         self.model, self.settings, self.version = model, settings, version
-        self.programs = Programs(
+        self.programs = programs or Programs(
             model,
             slots=settings.slots,
             length=settings.length,
@@ -174,8 +176,9 @@ class Engine:
 
     def warm_up(self) -> None:
         """Compile all that any request could need."""
-        for chunk in self._chunks:
-            self._fill(0, 0, [0] * chunk)
+        for size in self._chunks:
+            for rows in sorted({1, self._most_rows(size)}):
+                self._fill(0, size, [(0, [0] * size)] * rows)
         self._memory = self.programs.copy(self._memory, np.int32(0), np.int32(0))
         self._mark(0, [])
         for width in self._widths:
@@ -258,20 +261,33 @@ class Engine:
             self._mark(taken.number, work.tokens)
 
     def _fill_prompts(self) -> None:
-        """Take in some of the prompts: one chunk while others decode, else all."""
+        """Take in some of the prompts: one call of them while others decode, else all."""
         is_decoding = any(slot.is_decoding for slot in self._slots)
-        filling = sorted((s for s in self._slots if s.fills), key=lambda slot: slot.used)
-        room = self.settings.chunk if is_decoding else sum(slot.fills for slot in filling)
-        for slot in filling:
-            assert slot.work is not None
-            while slot.fills and room > 0:
-                begin = len(slot.held)
-                count = min(slot.fills, self.settings.chunk)
-                self._fill(slot.number, begin, slot.work.tokens[begin : begin + count])
-                slot.held += slot.work.tokens[begin : begin + count]
-                slot.fills -= count
-                room -= count
-                self.num_filled += count
+        while filling := [slot for slot in self._slots if slot.fills]:
+            self._fill_some(filling)
+            if is_decoding:
+                break
+
+    def _fill_some(self, filling: Sequence[Slot]) -> None:
+        """A piece of the prompt that has waited longest, and as much of those beside it."""
+        oldest = min(filling, key=lambda slot: slot.used)
+        size = next(c for c in self._chunks if c >= min(oldest.fills, self.settings.chunk))
+        first, rows = beside(oldest, filling, self._most_rows(size), size, self.settings.slots)
+        pieces = []
+        for slot in self._slots[first : first + rows]:
+            if slot.work is None or not slot.fills:
+                pieces.append((0, []))
+                continue
+            begin, count = len(slot.held), min(slot.fills, size)
+            pieces.append((begin, slot.work.tokens[begin : begin + count]))
+            slot.held += pieces[-1][1]
+            slot.fills -= count
+            self.num_filled += count
+        self._fill(first, size, pieces)
+
+    def _most_rows(self, size: int) -> int:
+        """Prompts that one call takes `size` tokens of: together no more than one call's."""
+        return min(self.settings.chunk // size, self.settings.slots)
 
     def _take(self, slot: Slot, drawn: Drawn) -> Progress:
         """What decoding gave one slot's request."""
@@ -313,17 +329,15 @@ class Engine:
 
     # Calls of programs.
 
-    def _fill(self, slot: int, start: int, tokens: Sequence[int]) -> None:
-        size = next(c for c in self._chunks if c >= len(tokens))
-        tokens_C = np.zeros(size, np.int32)
-        tokens_C[: len(tokens)] = tokens
+    def _fill(self, first: int, size: int, pieces: Sequence[tuple[int, Sequence[int]]]) -> None:
+        """Take in a piece (position, tokens) for each of the slots from `first` on."""
+        tokens_BC = np.zeros((len(pieces), size), np.int32)
+        for row_C, (_, tokens) in zip(tokens_BC, pieces, strict=True):
+            row_C[: len(tokens)] = tokens
+        start_B = np.array([begin for begin, _ in pieces], np.int32)
+        count_B = np.array([len(tokens) for _, tokens in pieces], np.int32)
         self._memory = self.programs.fill(
-            self._weights,
-            self._memory,
-            np.int32(slot),
-            np.int32(start),
-            tokens_C,
-            np.int32(len(tokens)),
+            self._weights, self._memory, np.int32(first), start_B, count_B, tokens_BC
         )
 
     def _mark(self, slot: int, tokens: Sequence[int]) -> None:

@@ -90,13 +90,30 @@ class Programs:
             with jax.set_mesh(self.mesh):
                 return compiled(*arguments)
 
-        call._cache_size = compiled._cache_size  # type: ignore[attr-defined]
+        def lower(*arguments: Any) -> Any:
+            with jax.set_mesh(self.mesh):
+                return compiled.lower(*arguments)
+
+        call._cache_size, call.lower = compiled._cache_size, lower  # type: ignore[attr-defined]
         return call
 
     def num_compiled(self) -> int:
         """Programs compiled so far; it stands still after a warm-up."""
         jitted = (self.prepare, self.begin, self.fill, self.copy, self.mark, self.decode)
         return sum(function._cache_size() for function in jitted)
+
+    def abstract(self) -> tuple[Any, Any]:
+        """Weights and memory as shapes, with their shardings on a mesh: for `decode.lower`, where
+        the devices need not be there.
+        """
+        shapes = {
+            "weights": jax.eval_shape(self.model.unstack, self.model.abstract()),
+            "memory": jax.eval_shape(self._begin),
+        }
+        if self.mesh is not None:
+            place = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)  # noqa: E731
+            shapes = jax.tree.map(place, shapes, self._shardings())
+        return shapes["weights"], shapes["memory"]
 
     def _shardings(self) -> dict[str, Any]:
         model, mesh = self.model, self.mesh
@@ -116,13 +133,22 @@ class Programs:
         return Memory(caches, jnp.zeros((self.slots, spec.vocab_size), bool))
 
     def _fill(
-        self, weights: Unstacked, memory: Memory, slot: Any, start: Any, tokens_C: Any, count: Any
+        self,
+        weights: Unstacked,
+        memory: Memory,
+        first: Any,
+        start_B: Any,
+        count_B: Any,
+        tokens_BC: Any,
     ) -> Memory:
-        """Take `count` tokens of a prompt, from position `start` on, into a slot's cache."""
-        number_C = jnp.arange(tokens_C.shape[0])
-        position_C = jnp.where(number_C < count, start + number_C, -1)
-        place = Place(slot, position_C[None, :], (start + count)[None])
-        _, caches = self.model.extend(weights, tokens_C[None, :], memory.caches, place)
+        """Take tokens of prompts into the caches of B slots from `first` on: of each the first
+        `count` in its row, from position `start` on.
+        """
+        number_1C = jnp.arange(tokens_BC.shape[1])[None, :]
+        count_B1 = count_B[:, None]
+        position_BC = jnp.where(number_1C < count_B1, start_B[:, None] + number_1C, -1)
+        place = Place(first, position_BC, start_B + count_B)
+        _, caches = self.model.extend(weights, tokens_BC, memory.caches, place)
         return Memory(caches, memory.seen)
 
     def _decode(

@@ -86,3 +86,17 @@ def reusable(slot: Slot, tokens: Sequence[int], slack: int | None) -> int:
     if slack is not None and len(slot.held) - count > slack:
         return 0
     return count
+
+
+def beside(
+    slot: Slot, filling: Sequence[Slot], most: int, size: int, num_slots: int
+) -> tuple[int, int]:
+    """First slot and number of slots to fill in one call: `most` adjacent ones with `slot` among
+    them and the most to take in, up to `size` tokens each; `slot` alone where no other would be.
+    """
+    first = max(
+        range(max(0, slot.number - most + 1), min(slot.number, num_slots - most) + 1),
+        key=lambda low: sum(min(s.fills, size) for s in filling if low <= s.number < low + most),
+    )
+    is_alone = all(other is slot or not first <= other.number < first + most for other in filling)
+    return (slot.number, 1) if is_alone else (first, most)

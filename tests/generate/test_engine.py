@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from tolerances import tolerance
 
 from codejax.generate import engine as engine_module
 from codejax.generate.engine import Engine, EngineSettings
+from codejax.generate.programs import Programs
 from codejax.generate.requests import Completion, Request, Sampling
 from codejax.model import cached
 from codejax.parallel.mesh import Mesh, make_mesh
@@ -22,9 +24,16 @@ SETTINGS = EngineSettings(slots=4, length=LENGTH, chunk=32, steps=4)
 DRAWN = Sampling(max_new_tokens=24, temperature=1.0, top_p=0.9, top_k=40, repetition_penalty=1.1)
 
 
+@functools.cache
+def compiled(name: str, settings: EngineSettings) -> Programs:
+    """Programs of a model on one device, which all its engines here share."""
+    fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    return Programs(made(name)[0], **fields)
+
+
 def engine(name: str = "llama", settings: EngineSettings = SETTINGS, **options) -> Engine:
     model, params = made(name)
-    return Engine(model, params, settings, **options)
+    return Engine(model, params, settings, programs=compiled(name, settings), **options)
 
 
 def same(a: Completion, b: Completion) -> bool:
@@ -35,7 +44,8 @@ def same(a: Completion, b: Completion) -> bool:
 def test_cached_equals_full(name):
     """Log-probabilities too, which say more than the likeliest token does."""
     made_of = prompts(1, 5, 33, 90, 150)
-    done = engine(name).run([Request(p, Sampling(max_new_tokens=20)) for p in made_of])
+    two = engine(name, dataclasses.replace(SETTINGS, slots=2))
+    done = two.run([Request(p, Sampling(max_new_tokens=20)) for p in made_of])
     for prompt, completion in zip(made_of, done, strict=True):
         all_ids = np.concatenate([prompt, completion.ids])
         wanted = np.asarray(jax.nn.log_softmax(logits(name, all_ids), axis=-1))
@@ -56,7 +66,8 @@ def test_a_mutant_that_forgets_the_window_is_found(monkeypatch):
 
     monkeypatch.setattr(cached, "_seen", forgetful)
     (prompt,) = prompts(90)
-    (done,) = engine("mistral").run([Request(prompt, Sampling(max_new_tokens=20))])
+    mutant = Engine(*made("mistral"), SETTINGS)
+    (done,) = mutant.run([Request(prompt, Sampling(max_new_tokens=20))])
     assert done.ids.tolist() != greedy("mistral", prompt, 20)
 
 
@@ -99,6 +110,21 @@ def test_priority_takes_a_slot_and_gives_it_back():
     done = dict(one.finish())
     assert list(done) == [second, first]
     assert same(done[first], wanted)
+
+
+def test_prompts_side_by_side_are_taken_in_together(monkeypatch):
+    """Short ones in one call; each gets its own text."""
+    one, calls = engine(), []
+    fill = one._fill
+    monkeypatch.setattr(one, "_fill", lambda *given: calls.append(given) or fill(*given))
+    requests = [Request(p, DRAWN, seed=i) for i, p in enumerate(prompts(9, 14, 17, 8))]
+    done = one.run(requests)
+    assert [(first, size, [len(t) for _, t in pieces]) for first, size, pieces in calls] == [
+        (0, 16, [8, 13]),
+        (2, 16, [16, 7]),
+    ]
+    alone = [engine().run([request])[0] for request in requests]
+    assert all(same(a, b) for a, b in zip(done, alone, strict=True))
 
 
 def test_samples_of_one_prompt_take_it_in_once():

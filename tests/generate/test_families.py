@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from family_goldens import CASES, golden, write_golden
@@ -17,7 +16,7 @@ from codejax.generate.requests import Request, Sampling
 from codejax.interop.huggingface import read_model, read_params
 from codejax.model.transformer import Transformer
 
-NEW = 16
+NEW, LENGTH = 16, 40
 NEAR = 1e-4  # two logits as close as this are a tie, which rounding decides
 
 
@@ -31,7 +30,7 @@ def continued(case: str, folder: Any) -> tuple[list[np.ndarray], list[list[int]]
     model, params = opened(case, folder)
     ids = golden(case)[2]
     prompts = [ids[0, :3], ids[1, :21]]
-    engine = Engine(model, params, EngineSettings(slots=2, length=40, chunk=8, steps=4))
+    engine = Engine(model, params, EngineSettings(slots=2, length=LENGTH, chunk=8, steps=4))
     done = engine.run([Request(p, Sampling(max_new_tokens=NEW)) for p in prompts])
     return prompts, [completion.ids.tolist() for completion in done]
 
@@ -49,17 +48,19 @@ def test_greedy_text_is_that_of_the_full_forward_pass(case, tmp_path):
     model, params = opened(case, folder)
     forward = jax.jit(model.logits)
     for prompt, text in zip(*continued(case, folder), strict=True):
-        tokens = jnp.asarray([*prompt, *text], jnp.int32)[None, :]
-        place = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
-        ones = jnp.ones_like(tokens)
+        end = len(prompt) + NEW
+        tokens = np.zeros((1, LENGTH), np.int32)
+        tokens[0, :end] = [*prompt, *text]
+        place = np.arange(LENGTH, dtype=np.int32)[None, :]
+        filled = (place < end).astype(np.int32)
         batch = Batch(
             tokens=tokens,
             targets=tokens,
-            segments=ones,
-            positions=place,
-            weights=ones.astype(jnp.float32),
+            segments=filled,
+            positions=place * filled,
+            weights=filled.astype(np.float32),
         )
-        rows = np.asarray(forward(params, batch))[0, len(prompt) - 1 : -1]
+        rows = np.asarray(forward(params, batch))[0, len(prompt) - 1 : end - 1]
         assert (rows.max(axis=-1) - rows[np.arange(NEW), text] < NEAR).all()
 
 
