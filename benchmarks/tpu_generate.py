@@ -1,7 +1,7 @@
 """What the real TPU compiler makes of sampling: memory of a chip, and traffic of a decoding step.
 
     python benchmarks/tpu_generate.py --output=tpu_generate.json
-    python benchmarks/tpu_generate.py --topology=v5e:4x4 --tensor=8 --slots=64 --length=8192
+    python benchmarks/tpu_generate.py --topology=v5e:4x4 --replica=2 --tensor=8 --slots=64
 
 Needs `libtpu` (the extra `test` has it) and no TPU: nothing is run, and no time is claimed. What is
 compiled are the two programs in which an engine spends its time, a decoding loop and the filling of
@@ -29,16 +29,20 @@ from codejax.parallel.mesh import Mesh, make_mesh
 from codejax.recipe import load
 from codejax.train.training import Training
 
-# slice, tensor, slots, tokens of a slot
-CASES = (("v5e:2x2", 4, 16, 4096), ("v5e:4x4", 4, 64, 8192), ("v5e:4x4", 8, 64, 8192))
+# slice, mesh, slots, tokens of a slot
+CASES = (
+    ("v5e:2x2", Mesh(tensor=4), 16, 4096),
+    ("v5e:4x4", Mesh(tensor=4), 64, 8192),
+    ("v5e:4x4", Mesh(replica=4, fsdp=1, tensor=4), 64, 8192),
+)
 
 
 def compile_engine(
-    recipe: Training, topology: str, tensor: int, settings: EngineSettings
+    recipe: Training, topology: str, sizes: Mesh, settings: EngineSettings
 ) -> tuple[dict[str, Any], Programs]:
     """Decoding of all slots and filling of one chunk, compiled for a slice."""
     devices = tpu_compile.devices_of(topology)
-    mesh = make_mesh(Mesh(tensor=tensor), devices)
+    mesh = make_mesh(sizes, devices)
     programs = Programs(
         Transformer(recipe.model, "tpu"),
         slots=settings.slots,
@@ -77,10 +81,10 @@ def abstract_rows(slots: int) -> Rows:
     return Rows(array(bool), array(i), array(i), array(i), array(i, MAX_STOPS), choosing)
 
 
-def measure(topology: str, tensor: int, settings: EngineSettings) -> dict[str, Any]:
+def measure(topology: str, sizes: Mesh, settings: EngineSettings) -> dict[str, Any]:
     """Figures of one slice."""
     recipe = load("configs/pretrain.py:dense_8b")
-    compiled, programs = compile_engine(recipe, topology, tensor, settings)
+    compiled, programs = compile_engine(recipe, topology, sizes, settings)
     weights, memory = programs.abstract()
     assert programs.mesh is not None
     left = rules.left_replicated((weights, memory.caches), programs.mesh, 2**20)
@@ -105,16 +109,18 @@ def main() -> None:
     parser = _figures.parser(__doc__)
     parser.add_argument("--topology", help="a slice such as v5e:4x4 (default: three cases)")
     parser.add_argument("--tensor", type=int, default=4, help="ways of tensor parallelism")
+    parser.add_argument("--replica", type=int, default=1, help="whole copies of the weights")
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--length", type=int, default=8192, help="tokens of a slot")
     arguments = parser.parse_args()
     cases = CASES
     if arguments.topology:
-        cases = ((arguments.topology, arguments.tensor, arguments.slots, arguments.length),)
+        sizes = Mesh(replica=arguments.replica, tensor=arguments.tensor)
+        cases = ((arguments.topology, sizes, arguments.slots, arguments.length),)
     results = []
-    for topology, tensor, slots, length in cases:
+    for topology, sizes, slots, length in cases:
         settings = EngineSettings(slots=slots, length=length, chunk=512)
-        results.append(measure(topology, tensor, settings))
+        results.append(measure(topology, sizes, settings))
         print(json.dumps(results[-1], indent=1), flush=True)
     _figures.write({"cases": results}, arguments.output, "jax", "libtpu")
 

@@ -18,9 +18,9 @@ import jax
 import numpy as np
 
 from codejax.generate.choice import Choosing
-from codejax.generate.programs import Drawn, Memory, Programs, Rows, cache_shapes
+from codejax.generate.programs import Drawn, Memory, Programs, Rows, ring_slack
 from codejax.generate.requests import Completion, Progress, Request
-from codejax.generate.slots import Slot, Work, beside, reusable, shared
+from codejax.generate.slots import Shards, Slot, Work, reusable, shared
 from codejax.model.transformer import Params, Transformer
 from codejax.parallel import rules
 from codejax.recipe import spec
@@ -85,6 +85,7 @@ class Engine:
             steps=settings.steps,
             mesh=mesh,
         )
+        self._shards = Shards(shards, settings.slots)
         self._widths = [w for w in _powers(settings.slots) if w % shards == 0]
         self._chunks = [c for c in _powers(settings.chunk) if c >= min(16, settings.chunk)]
         self._weights: Any = self.programs.prepare(params)
@@ -94,14 +95,7 @@ class Engine:
         self._numbers = itertools.count()
         self._clock = itertools.count(1)
         self._cancelled: list[Work] = []
-        mixers = itertools.cycle(model.spec.mixers)
-        shapes = cache_shapes(model.spec, settings.slots, settings.length, settings.chunk)
-        slacks = [
-            entries - mixer.window
-            for (_, _, entries, _), mixer in zip(shapes, mixers, strict=False)
-            if mixer.window is not None and entries < settings.length
-        ]
-        self._slack = min(slacks, default=None)
+        self._slack = ring_slack(model.spec, settings.slots, settings.length, settings.chunk)
         self.num_filled = self.num_reused = 0  # prompt tokens computed, and taken over
 
     # Requests.
@@ -176,9 +170,10 @@ class Engine:
 
     def warm_up(self) -> None:
         """Compile all that any request could need."""
+        num_shards = self._shards.num_shards
         for size in self._chunks:
             for rows in sorted({1, self._most_rows(size)}):
-                self._fill(0, size, [(0, [0] * size)] * rows)
+                self._fill([0] * num_shards, size, [(0, [0] * size)] * rows * num_shards)
         self._memory = self.programs.copy(self._memory, np.int32(0), np.int32(0))
         self._mark(0, [])
         for width in self._widths:
@@ -200,7 +195,9 @@ class Engine:
         if live:
             width = next(w for w in self._widths if w > live[-1].number)
             drawn = self._decode(width)
-            given += [self._take(slot, drawn) for slot in live]
+            given += [
+                self._take(slot, drawn, self._shards.place(slot.number, width)) for slot in live
+            ]
         return given
 
     def _admit(self) -> None:
@@ -252,8 +249,8 @@ class Engine:
             count = 0
         taken = min(in_place or free, key=lambda slot: slot.number)  # low: the batch stays narrow
         if count and not in_place:
-            source = np.int32(holders[0].number)
-            self._memory = self.programs.copy(self._memory, source, np.int32(taken.number))
+            places = (np.int32(self._shards.place(s.number)) for s in (holders[0], taken))
+            self._memory = self.programs.copy(self._memory, *places)
         taken.work, taken.held = work, wanted[:count]
         taken.fills, taken.used = len(wanted) - count, next(self._clock)
         self.num_reused += count
@@ -269,37 +266,45 @@ class Engine:
                 break
 
     def _fill_some(self, filling: Sequence[Slot]) -> None:
-        """A piece of the prompt that has waited longest, and as much of those beside it."""
+        """A piece of the prompt that has waited longest, and as much of those beside it; each shard
+        the same of its own.
+        """
         oldest = min(filling, key=lambda slot: slot.used)
         size = next(c for c in self._chunks if c >= min(oldest.fills, self.settings.chunk))
-        first, rows = beside(oldest, filling, self._most_rows(size), size, self.settings.slots)
-        pieces = []
-        for slot in self._slots[first : first + rows]:
-            if slot.work is None or not slot.fills:
-                pieces.append((0, []))
-                continue
-            begin, count = len(slot.held), min(slot.fills, size)
-            pieces.append((begin, slot.work.tokens[begin : begin + count]))
-            slot.held += pieces[-1][1]
-            slot.fills -= count
-            self.num_filled += count
-        self._fill(first, size, pieces)
+        firsts, rows = self._shards.to_fill(filling, self._most_rows(size), size)
+        pieces = [
+            self._piece(self._slots[number], size)
+            for shard, first in enumerate(firsts)
+            for number in self._shards.of(shard)[first : first + rows]
+        ]
+        self._fill(firsts, size, pieces)
+
+    def _piece(self, slot: Slot, size: int) -> tuple[int, Sequence[int]]:
+        """The next tokens of a slot's prompt, `size` at most, and their position; they are held."""
+        if slot.work is None or not slot.fills:
+            return 0, []
+        begin, count = len(slot.held), min(slot.fills, size)
+        tokens = slot.work.tokens[begin : begin + count]
+        slot.held += tokens
+        slot.fills -= count
+        self.num_filled += count
+        return begin, tokens
 
     def _most_rows(self, size: int) -> int:
         """Prompts that one call takes `size` tokens of: together no more than one call's."""
-        return min(self.settings.chunk // size, self.settings.slots)
+        return min(self.settings.chunk // size, self._shards.per_shard)
 
-    def _take(self, slot: Slot, drawn: Drawn) -> Progress:
-        """What decoding gave one slot's request."""
+    def _take(self, slot: Slot, drawn: Drawn, row: int) -> Progress:
+        """What decoding gave one slot's request, in this row."""
         work = slot.work
         assert work is not None
-        rows = np.nonzero(drawn.is_token[:, slot.number])[0]
-        ids = drawn.token[rows, slot.number]
-        hit = bool(drawn.hit[slot.number])
+        steps = np.nonzero(drawn.is_token[:, row])[0]
+        ids = drawn.token[steps, row]
+        hit = bool(drawn.hit[row])
         work.tokens += ids.tolist()
         slot.held = work.tokens[: len(work.tokens) - (not hit)]  # the last drawn is yet to be read
-        work.log_probs += drawn.log_prob[rows, slot.number].tolist()
-        work.raw_log_probs += drawn.raw_log_prob[rows, slot.number].tolist()
+        work.log_probs += drawn.log_prob[steps, row].tolist()
+        work.raw_log_probs += drawn.raw_log_prob[steps, row].tolist()
         work.versions += [self.version] * len(ids)
         ends = work.request.ends
         keep = ends(work.answer) if ends is not None and len(ids) else None
@@ -329,25 +334,29 @@ class Engine:
 
     # Calls of programs.
 
-    def _fill(self, first: int, size: int, pieces: Sequence[tuple[int, Sequence[int]]]) -> None:
-        """Take in a piece (position, tokens) for each of the slots from `first` on."""
+    def _fill(
+        self, firsts: Sequence[int], size: int, pieces: Sequence[tuple[int, Sequence[int]]]
+    ) -> None:
+        """Take in a piece (position, tokens) for each of the slots from each shard's first on."""
         tokens_BC = np.zeros((len(pieces), size), np.int32)
         for row_C, (_, tokens) in zip(tokens_BC, pieces, strict=True):
             row_C[: len(tokens)] = tokens
         start_B = np.array([begin for begin, _ in pieces], np.int32)
         count_B = np.array([len(tokens) for _, tokens in pieces], np.int32)
+        first = np.array(firsts, np.int32)
         self._memory = self.programs.fill(
-            self._weights, self._memory, np.int32(first), start_B, count_B, tokens_BC
+            self._weights, self._memory, first, start_B, count_B, tokens_BC
         )
 
     def _mark(self, slot: int, tokens: Sequence[int]) -> None:
         seen_V = np.zeros(self.model.spec.vocab_size, bool)
         seen_V[np.asarray(tokens, np.int64)] = True
-        self._memory = self.programs.mark(self._memory, np.int32(slot), seen_V)
+        place = np.int32(self._shards.place(slot))
+        self._memory = self.programs.mark(self._memory, place, seen_V)
 
     def _decode(self, width: int) -> Drawn:
         """Draw for the first `width` slots; as numpy arrays."""
-        rows = self._rows(self._slots[:width])
+        rows = self._rows([self._slots[number] for number in self._shards.order(width)])
         steps = np.int32(self.settings.steps)
         self._memory, drawn = self.programs.decode(self._weights, self._memory, rows, steps)
         return jax.device_get(drawn)

@@ -10,7 +10,7 @@ that was preempted) takes these over instead of computing them. Nothing here tou
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -88,15 +88,49 @@ def reusable(slot: Slot, tokens: Sequence[int], slack: int | None) -> int:
     return count
 
 
-def beside(
-    slot: Slot, filling: Sequence[Slot], most: int, size: int, num_slots: int
-) -> tuple[int, int]:
-    """First slot and number of slots to fill in one call: `most` adjacent ones with `slot` among
-    them and the most to take in, up to `size` tokens each; `slot` alone where no other would be.
-    """
-    first = max(
-        range(max(0, slot.number - most + 1), min(slot.number, num_slots - most) + 1),
-        key=lambda low: sum(min(s.fills, size) for s in filling if low <= s.number < low + most),
-    )
-    is_alone = all(other is slot or not first <= other.number < first + most for other in filling)
-    return (slot.number, 1) if is_alone else (first, most)
+@dataclasses.dataclass(frozen=True)
+class Shards:
+    """How slots are dealt out to shards in turn, so that the first few are spread over all."""
+
+    num_shards: int
+    num_slots: int
+
+    @property
+    def per_shard(self) -> int:
+        """Slots of each."""
+        return self.num_slots // self.num_shards
+
+    def of(self, shard: int) -> range:
+        """The slots of a shard."""
+        return range(shard, self.num_slots, self.num_shards)
+
+    def order(self, width: int) -> list[int]:
+        """The first `width` slots in the order of arrays: by shard."""
+        return [n for shard in range(self.num_shards) for n in range(shard, width, self.num_shards)]
+
+    def place(self, slot: int, width: int | None = None) -> int:
+        """Where a slot stands in arrays over the first `width` slots; over all by default."""
+        per_shard = (self.num_slots if width is None else width) // self.num_shards
+        return slot % self.num_shards * per_shard + slot // self.num_shards
+
+    def to_fill(self, filling: Sequence[Slot], most: int, size: int) -> tuple[list[int], int]:
+        """Which slots one call fills: the first of each shard, counted within it, and how many: 1,
+        or `most` adjacent ones where that takes in more than what has waited longest.
+        """
+        oldest, firsts, more = [], [], False
+        for shard in range(self.num_shards):
+            own = [slot for slot in filling if slot.number % self.num_shards == shard]
+            fills = {slot.number // self.num_shards: slot.fills for slot in own}
+            slot = min(own, key=lambda slot: slot.used).number // self.num_shards if own else 0
+            window = _window(slot, fills, most, size, self.per_shard)
+            oldest.append(slot)
+            firsts.append(window.start)
+            more |= any(n in fills and n != slot for n in window)
+        return (firsts, most) if more else (oldest, 1)
+
+
+def _window(slot: int, fills: Mapping[int, int], most: int, size: int, num_slots: int) -> range:
+    """`most` adjacent slots, `slot` among them, that have most to take in, `size` tokens each."""
+    lows = range(max(0, slot - most + 1), min(slot, num_slots - most) + 1)
+    windows = [range(low, low + most) for low in lows]
+    return max(windows, key=lambda window: sum(min(fills.get(n, 0), size) for n in window))

@@ -205,6 +205,10 @@ class Transformer:
         head_DV = params["embed"]["table"].T if tied else params["head"]["kernel"]
         return Unstacked(ready(params["embed"]), layers, params["final_norm"], ready(head_DV))
 
+    def unstacked_head(self, params: Unstacked) -> jax.Array:
+        """What final hidden states are multiplied with, [D, V]."""
+        return gather(params.head, KERNEL)
+
     def unstacked_axes(self) -> Any:
         """Logical axes of `unstack`'s arrays: tuples in their tree."""
         axes, period = self.axes(), self.spec.period

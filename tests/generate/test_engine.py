@@ -33,7 +33,7 @@ def compiled(name: str, settings: EngineSettings) -> Programs:
 
 def engine(name: str = "llama", settings: EngineSettings = SETTINGS, **options) -> Engine:
     model, params = made(name)
-    return Engine(model, params, settings, programs=compiled(name, settings), **options)
+    return Engine(model, params, settings, programs=compiled(name, settings), **options)  # type: ignore[arg-type]
 
 
 def same(a: Completion, b: Completion) -> bool:
@@ -120,8 +120,8 @@ def test_prompts_side_by_side_are_taken_in_together(monkeypatch):
     requests = [Request(p, DRAWN, seed=i) for i, p in enumerate(prompts(9, 14, 17, 8))]
     done = one.run(requests)
     assert [(first, size, [len(t) for _, t in pieces]) for first, size, pieces in calls] == [
-        (0, 16, [8, 13]),
-        (2, 16, [16, 7]),
+        ([0], 16, [8, 13]),
+        ([2], 16, [16, 7]),
     ]
     alone = [engine().run([request])[0] for request in requests]
     assert all(same(a, b) for a, b in zip(done, alone, strict=True))
