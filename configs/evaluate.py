@@ -1,9 +1,10 @@
 """Recipes that measure models on benchmarks, by running what they write.
 
-Each wants `--config.model=FOLDER`: a run, one of its checkpoints, or a Hugging Face folder; or
-`--config.samples=FILE` with completions made elsewhere. The benchmark's file is downloaded and
-checked, or read from `--config.tasks[0].path=FILE`. Run again after an interruption, an evaluation
-goes on where it was; docs/evaluation.md says what it leaves in the work folder.
+Each wants `--config.model=FOLDER`: a run, one of its checkpoints, or a Hugging Face folder or name
+(hf://OWNER/NAME); or `--config.samples=FILE` with completions made elsewhere. The benchmark's file
+is downloaded and checked, or read from `--config.tasks[0].path=FILE`. Run again after an
+interruption, an evaluation goes on where it was; docs/evaluation.md says what it leaves in the work
+folder.
 """
 # SPDX-License-Identifier: Apache-2.0
 

@@ -44,12 +44,13 @@ NOTES = (
 class Evaluation(Recipe):
     """What is measured, and how.
 
-    model: folder of a run, of one of its checkpoints, or of Hugging Face. samples: in place of a
-    model, a file of completions made elsewhere, of which num_samples is taken too. tokenizer,
-    dtype: in place of the model's own. num_samples: of each problem; ks: of pass@k. seed: of
-    sampling and of intervals. executor: `local:`, `local:LANES`, or the address of workers.
-    in_flight: samples being judged at a time. engine: its length is at most the model's own.
-    corpus: folder of a corpus, or corpus_index: file of its n-grams, to look the problems up in.
+    model: folder of a run, of one of its checkpoints, or of Hugging Face, or a name on the hub
+    (hf://OWNER/NAME). samples: in place of a model, a file of completions made elsewhere, of which
+    num_samples is taken too. tokenizer, dtype: in place of the model's own. num_samples: of each
+    problem; ks: of pass@k. seed: of sampling and of intervals. executor: `local:`, `local:LANES`,
+    or the address of workers. in_flight: samples being judged at a time. engine: its length is at
+    most the model's own. corpus: folder of a corpus, or corpus_index: file of its n-grams, to look
+    the problems up in.
     """
 
     name: str = "evaluation"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from codejax.evaluation.generator import Answer, Generator, Request
@@ -18,6 +18,7 @@ from codejax.evaluation.samples_file import SamplesFile
 from codejax.generate.engine import Engine, EngineSettings
 from codejax.generate.requests import Sampling
 from codejax.generate.text import Texts
+from codejax.interop import hub
 from codejax.library import Dtype, open_model
 
 
@@ -61,22 +62,29 @@ class TextGenerator:
 
 @dataclasses.dataclass
 class ModelSource:
-    """A model's folder, as `codejax.library.open_model` takes it, and how it samples. Raises
-    ValueError where there is no such folder.
+    """A model's folder, as `codejax.library.open_model` takes it, or its name on the hub, which is
+    downloaded at once; and how it samples. Raises ValueError where there is no such model.
     """
 
-    folder: str
+    model: str
     sampling: Sampling
     engine: EngineSettings
     num_samples: int
     tokenizer: str = ""
     dtype: Dtype | None = None
 
+    folder: str = dataclasses.field(init=False)
     identity: dict[str, Any] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
+        self.folder, wanted, commit = self.model, everything, {}
+        if self.model.startswith(hub.SCHEME):
+            found = hub.find_folder(self.model)
+            self.folder, wanted = str(found), hub.is_wanted
+            commit = {"model_commit": hub.commit_of(found)}
         self.identity = {
-            "model": fingerprint_of(self.folder),
+            "model": fingerprint_of(self.folder, wanted),
+            **commit,
             "tokenizer": self.tokenizer,
             "dtype": self.dtype or "",
             "length": self.engine.length,
@@ -104,9 +112,16 @@ class FileSource(SamplesFile):
         return {"samples": self.fingerprint}
 
 
-def fingerprint_of(folder: str) -> str:
+def everything(file: str) -> bool:
+    """Every file of a folder is the model's."""
+    return True
+
+
+def fingerprint_of(folder: str, wanted: Callable[[str], bool] = everything) -> str:
     """blake2b (hex) of a model's files and their names; of a run, its recipe and its newest
     checkpoint. About a second a gigabyte. Raises ValueError for no folder.
+
+    wanted: by path in the folder, whether a file is the model's.
     """
     path = pathlib.Path(folder)
     if not path.is_dir():
@@ -115,7 +130,10 @@ def fingerprint_of(folder: str) -> str:
     files = sorted(file for file in (steps[-1] if steps else path).rglob("*") if file.is_file())
     digest = hashlib.blake2b(digest_size=32)
     for file in [*([path / "recipe.json"] if steps else []), *files]:
-        digest.update(str(file.relative_to(path)).encode(errors="surrogateescape"))
+        name = str(file.relative_to(path))
+        if not wanted(name):
+            continue
+        digest.update(name.encode(errors="surrogateescape"))
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "blake2b").digest())
     return digest.hexdigest()

@@ -8,6 +8,7 @@ it stopped.
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from pathlib import Path
 
@@ -15,6 +16,16 @@ SCHEME = "hf://"
 NAME = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 # Weights as safetensors, and the small files beside them.
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+
+
+def commit_of(folder: Path) -> str:
+    """The commit that a folder of the hub's cache holds, which is its name."""
+    return folder.name
+
+
+def is_wanted(file: str) -> bool:
+    """Whether a file of a model is downloaded, by its path in the folder."""
+    return any(fnmatch.fnmatchcase(file, pattern) for pattern in WANTED)
 
 
 def find_folder(source: str) -> Path:

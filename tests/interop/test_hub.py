@@ -3,45 +3,23 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
+from loopback_hub import serve
 
 from codejax.interop.hub import find_folder
 
 ROOT = Path(__file__).parents[2]
-REFUSALS = {"gated": (403, "GatedRepo"), "private": (401, "RepoNotFound"), "broken": (500, "")}
-
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """Refuses every model by its owner's name."""
-
-    def do_GET(self) -> None:
-        owner = next(part for part in (*self.path.split("/"), "broken") if part in REFUSALS)
-        status, code = REFUSALS[owner]
-        self.send_response(status)
-        if code:
-            self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_HEAD = do_GET
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
 def endpoint():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serve() as address:
+        yield address
 
 
 def find(source: str, endpoint: str, home: Path) -> str:
