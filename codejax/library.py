@@ -14,13 +14,13 @@ import pathlib
 from typing import Any, Literal
 
 import jax
-import tokenizers
 from etils import epath
 
-from codejax.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
-from codejax.generate.chat import read_template, read_tokenizer_config, spelt
+from codejax.data.tokenizer import Tokenizer, load_tokenizer
+from codejax.generate.chat import read_template
 from codejax.generate.prompts import Prompts
 from codejax.interop import hub
+from codejax.interop.tokenizer_files import begin_of
 from codejax.model.transformer import Params, Transformer
 from codejax.recipe import RecipeError
 from codejax.train.training import Training
@@ -95,7 +95,7 @@ def open_foreign(weights: Weights, *, tokenizer: str = "", dtype: Dtype | None =
     generation = _read_object(origin / "generation_config.json")
     prompts = Prompts(
         spelling,
-        begin=_begin(pathlib.Path(tokenizer or origin), spelling),
+        begin=begin_of(tokenizer or origin, spelling),
         template=read_template(origin),
         stop=[*_ids(generation.get("eos_token_id")), *_ids(config.get("eos_token_id"))],
     )
@@ -143,24 +143,6 @@ def _check_fits(tokenizer: Tokenizer, model: Transformer, folder: Any) -> None:
             f"the tokenizer has {tokenizer.vocab_size} ids, the model of {folder} "
             f"{model.spec.vocab_size}: they do not belong together"
         )
-
-
-def _begin(folder: pathlib.Path, tokenizer: Tokenizer) -> list[int] | None:
-    """Ids that Hugging Face's tokenizer puts before a text: as tokenizer_config.json has it, or
-    the post-processor. None for a tokenizer of ours, which has neither.
-    """
-    file = folder / "tokenizer.json" if folder.is_dir() else folder
-    config = read_tokenizer_config(file.parent)
-    if isinstance(tokenizer, ByteTokenizer):
-        return None
-    theirs = tokenizers.Tokenizer.from_file(str(file))
-    if isinstance(config.get("add_bos_token"), bool):
-        bos = theirs.token_to_id(spelt(config.get("bos_token")) or "")
-        return [bos] if config["add_bos_token"] and bos is not None else []
-    if theirs.post_processor is None and not config:
-        return None
-    whole, plain = (theirs.encode("a", add_special_tokens=add).ids for add in (True, False))
-    return whole[: next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)]
 
 
 def _ids(value: Any) -> list[int]:

@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from codejax.interop.tokenizer_files import read_tokenizer_config, spelt
 from codejax.tasks.task import Message
 
 CHATML_END = "<|im_end|>"
@@ -85,23 +86,3 @@ def read_template(folder: str | pathlib.Path) -> Template | None:
         return None
     tokens = {name: spelt(value) for name, value in config.items() if name.endswith("_token")}
     return Template(source, {name: text for name, text in tokens.items() if text is not None})
-
-
-def read_tokenizer_config(folder: str | pathlib.Path) -> dict[str, Any]:
-    """What tokenizer_config.json says, or nothing; ValueError where it is no JSON object."""
-    path = pathlib.Path(folder) / "tokenizer_config.json"
-    if not path.is_file():
-        return {}
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return config
-
-
-def spelt(token: Any) -> str | None:
-    """The spelling of a token as tokenizer_config.json gives it: a string, or an object."""
-    content = token.get("content") if isinstance(token, dict) else token
-    return content if isinstance(content, str) else None

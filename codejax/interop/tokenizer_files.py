@@ -1,7 +1,7 @@
-"""The files beside the weights: a tokenizer and generation settings, copied or made.
+"""The files beside the weights: a tokenizer and generation settings, copied, made or read.
 
 What is copied is what a Hugging Face folder has; what is made is what `transformers` needs to read
-a tokenizer of codejax's, whose ids it then gives.
+a tokenizer of codejax's, whose ids it then gives, those that a text begins with among them.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import tokenizers
 
 from codejax.data.bpe import BPETokenizer, byte_letters
 from codejax.data.special import numbered, spelling
@@ -35,38 +38,95 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in COPIED if (folder / name).is_file()}
 
 
-def make_files(tokenizer: Tokenizer, *, max_length: int) -> dict[str, bytes]:
+def make_files(
+    tokenizer: Tokenizer, *, max_length: int, begin: Sequence[int] | None = None
+) -> dict[str, bytes]:
     """The files of a tokenizer of codejax's, and generation settings that end with its end of text.
 
+    begin: ids that open a text, by default end of text, as in `codejax.generate.prompts.Prompts`.
     Raises ValueError for a tokenizer that is of neither kind.
     """
     if isinstance(tokenizer, BPETokenizer):
-        definition = tokenizer.dumps()
+        definition = json.loads(tokenizer.dumps())
     elif isinstance(tokenizer, ByteTokenizer):
-        definition = json.dumps(bytes_definition())
+        definition = bytes_definition()
     else:
         raise ValueError(f"a {type(tokenizer).__name__} has no files that transformers could read")
-    end = tokenizer.special.end_of_text
-    text = tokenizer.decode([end], special=True).decode()
-    pad = tokenizer.special.fim_pad
+    end, pad = tokenizer.special.end_of_text, tokenizer.special.fim_pad
+    begin = [end] if begin is None else list(begin)
+    first, pad = begin[0] if begin else end, end if pad is None else pad
+    definition["post_processor"] = beginning_with({i: _spell(tokenizer, i) for i in begin})
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": text,
-        "eos_token": text,
-        "pad_token": text if pad is None else tokenizer.decode([pad], special=True).decode(),
+        "bos_token": _spell(tokenizer, first),
+        "eos_token": _spell(tokenizer, end),
+        "pad_token": _spell(tokenizer, pad),
         "model_max_length": max_length,
         "clean_up_tokenization_spaces": False,
     }
-    generation = {
-        "bos_token_id": end,
-        "eos_token_id": end,
-        "pad_token_id": end if pad is None else pad,
-    }
+    generation = {"bos_token_id": first, "eos_token_id": end, "pad_token_id": pad}
     return {
-        "tokenizer.json": definition.encode(),
+        "tokenizer.json": (json.dumps(definition, sort_keys=True, indent=1) + "\n").encode(),
         "tokenizer_config.json": _dump(settings),
         "generation_config.json": _dump(generation),
     }
+
+
+def beginning_with(tokens: Mapping[int, str]) -> dict[str, Any] | None:
+    """The post-processor of a `tokenizer.json` that puts these tokens before a text."""
+    if not tokens:
+        return None
+
+    def part(name: str, kind: int) -> list[dict[str, Any]]:
+        before = [{"SpecialToken": {"id": text, "type_id": kind}} for text in tokens.values()]
+        return [*before, {"Sequence": {"id": name, "type_id": kind}}]
+
+    special = {text: {"id": text, "ids": [i], "tokens": [text]} for i, text in tokens.items()}
+    return {
+        "type": "TemplateProcessing",
+        "single": part("A", 0),
+        "pair": [*part("A", 0), *part("B", 1)],
+        "special_tokens": special,
+    }
+
+
+def begin_of(path: str | Path, tokenizer: Tokenizer) -> list[int] | None:
+    """Ids that Hugging Face's tokenizer of a folder or file puts before a text: as
+    tokenizer_config.json has it, or the post-processor. None for a tokenizer of ours, which has
+    neither.
+    """
+    if isinstance(tokenizer, ByteTokenizer):
+        return None
+    file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+    config = read_tokenizer_config(file.parent)
+    theirs = tokenizers.Tokenizer.from_file(str(file))
+    if isinstance(config.get("add_bos_token"), bool):
+        bos = theirs.token_to_id(spelt(config.get("bos_token")) or "")
+        return [bos] if config["add_bos_token"] and bos is not None else []
+    if theirs.post_processor is None and not config:
+        return None
+    whole, plain = (theirs.encode("a", add_special_tokens=add).ids for add in (True, False))
+    return whole[: next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)]
+
+
+def read_tokenizer_config(folder: str | Path) -> dict[str, Any]:
+    """What tokenizer_config.json says, or nothing; ValueError where it is no JSON object."""
+    path = Path(folder) / "tokenizer_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return config
+
+
+def spelt(token: Any) -> str | None:
+    """The spelling of a token as tokenizer_config.json gives it: a string, or an object."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
 
 
 def bytes_definition() -> dict[str, Any]:
@@ -116,3 +176,7 @@ def bytes_definition() -> dict[str, Any]:
 
 def _dump(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def _spell(tokenizer: Tokenizer, token: int) -> str:
+    return tokenizer.decode([token], special=True).decode()

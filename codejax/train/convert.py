@@ -91,15 +91,23 @@ def _settings(
         config = huggingface.read_config(origin)
         return config, tokenizer_files.files_of(origin)
     length = weights.recipe.data.length if weights.kind == "run" else _length(origin)
+    given = tokenizer or str(origin)
     made = weights.tokenizer() if tokenizer is None else load_tokenizer(tokenizer)
     end = made.special.end_of_text
+    # A run's texts begin as its documents did, wherever its tokenizer comes from.
+    begin = None if weights.kind == "run" else tokenizer_files.begin_of(given, made)
+    begin = [end] if begin is None else begin
     config = write_config(
-        weights.model, max_length=length, family=family, bos_token_id=end, eos_token_id=end
+        weights.model,
+        max_length=length,
+        family=family,
+        bos_token_id=begin[0] if begin else end,
+        eos_token_id=end,
     )
-    given = None if tokenizer is None else Path(tokenizer)
-    if given is not None and (given / "tokenizer_config.json").exists():
-        return config, tokenizer_files.files_of(given)
-    return config, tokenizer_files.make_files(made, max_length=length)
+    whole = tokenizer is not None and (Path(given) / "tokenizer_config.json").exists()
+    if whole and tokenizer_files.begin_of(given, made) == begin:
+        return config, tokenizer_files.files_of(Path(given))
+    return config, tokenizer_files.make_files(made, max_length=length, begin=begin)
 
 
 def _length(origin: Path) -> int:

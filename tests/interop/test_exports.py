@@ -13,9 +13,11 @@ from tolerances import tolerance
 
 from codejax.data.bpe import train_bpe
 from codejax.data.tokenizer import ByteTokenizer
+from codejax.generate.prompts import Prompts
 from codejax.interop import tokenizer_files
 from codejax.interop.families import write_config
 from codejax.interop.huggingface import read_model, read_params, write_folder
+from codejax.tasks.task import Prompt
 
 pytestmark = pytest.mark.slow
 
@@ -73,14 +75,25 @@ def test_an_export_loads_without_a_warning(case, tmp_path, transformers_log):
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
-def test_a_tokenizer_gives_the_same_ids(kind, tmp_path, transformers_log):
+@pytest.mark.parametrize("begin", [None, [], ["fim_prefix"]], ids=["end", "none", "other"])
+def test_a_tokenizer_gives_the_same_ids(kind, begin, tmp_path, transformers_log):
+    """In the folder of a whole model, whose config.json may lead to a class of its family's."""
     transformers = pytest.importorskip("transformers", reason="needs transformers")
     text = "def naïve(x):\n    return x  # \t ünïcode 1234\n"
     ours = ByteTokenizer() if kind == "bytes" else train_bpe([text.encode() * 9], 300)
-    for name, content in tokenizer_files.make_files(ours, max_length=64).items():
-        (tmp_path / name).write_bytes(content)
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    assert theirs(text)["input_ids"] == ours.encode(text.encode()).tolist()
-    assert theirs.decode(theirs(text)["input_ids"]) == text
+    begin = None if begin is None else [getattr(ours.special, name) for name in begin]
+    source = write_golden(CASES[0], tmp_path / "source")
+    model = read_model(source)
+    write_folder(
+        tmp_path / "copy",
+        model,
+        read_params(source, model),
+        config=write_config(model, max_length=64),
+        others=tokenizer_files.make_files(ours, max_length=64, begin=begin),
+    )
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "copy")
+    wanted = Prompts(ours, begin=begin).ids(Prompt(text)).tolist()
+    assert theirs(text)["input_ids"] == theirs(text).input_ids == wanted
+    assert theirs.decode(wanted, skip_special_tokens=True) == text
     assert theirs.eos_token_id == ours.special.end_of_text
     assert [record.getMessage() for record in transformers_log] == []

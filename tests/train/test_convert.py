@@ -156,7 +156,29 @@ def test_a_step_of_training_starts_from_the_weights(kind, corpus, tmp_path):
     assert line.endswith(f"as a {kind} in float32")
     again = find_weights(str(tmp_path / "out")).read_on(run.mesh)
     assert trees.first_difference(again, params) is None
-    assert load_tokenizer(tmp_path / "out").encode(b"ab").tolist() == [97, 98]
+    written = load_tokenizer(tmp_path / "out")
+    assert written.encode(b"ab").tolist() == [97, 98]
+    assert tokenizer_files.begin_of(tmp_path / "out", written) == [written.special.end_of_text]
+
+
+def test_texts_begin_there_as_they_did_here(tmp_path):
+    """As the tokenizer that came with the weights begins them, in another family too."""
+    ours = ByteTokenizer()
+    begin = [ours.special.end_of_text + 1]
+    others = tokenizer_files.make_files(ours, max_length=64, begin=begin)
+    source = make_folder(tmp_path / "a", make_model("llama"), others=others)
+    convert(str(source), str(tmp_path / "b"))
+    convert(str(tmp_path / "b"), str(tmp_path / "c"))
+    for name in others:
+        assert (tmp_path / "c" / name).read_bytes() == (source / name).read_bytes()
+    convert(str(tmp_path / "b"), str(tmp_path / "d"), family="mistral")
+    ours.save(tmp_path / "bare")
+    convert(str(tmp_path / "b"), str(tmp_path / "e"), tokenizer=str(tmp_path / "bare"))
+    for folder, wanted in (("d", begin), ("e", [ours.special.end_of_text])):
+        written = load_tokenizer(tmp_path / folder)
+        assert tokenizer_files.begin_of(tmp_path / folder, written) == wanted
+        config = huggingface.read_config(tmp_path / folder)
+        assert config["bos_token_id"] == wanted[0]
 
 
 def test_weights_of_another_model_or_tokenizer_are_refused(corpus, tmp_path):
