@@ -227,6 +227,9 @@ def add_sample_options(sample: Parser) -> None:
             f"--{name}", default=default, type=type(default), metavar="N", help=text
         )
     sample.add_argument("--dtype", choices=("float32", "bfloat16"), help="to compute in")
+    sample.add_argument(
+        "--mesh", metavar="SIZES", help="split over devices, as fsdp=2,tensor=4 (one device)"
+    )
     shown = argparse.BooleanOptionalAction
     sample.add_argument("--stream", default=True, action=shown, help="show text as it comes")
 
@@ -323,9 +326,16 @@ def sample_text(arguments: argparse.Namespace) -> int:
     )
     prompt = read_prompt(typed)  # before the model, which takes longer
     from codejax.library import open_model
+    from codejax.parallel.mesh import ONE_DEVICE, read_mesh
 
-    opened = open_model(arguments.model, tokenizer=arguments.tokenizer or "", dtype=arguments.dtype)
-    texts = open_texts(opened.model, opened.params, opened.prompts, prompt, typed, opened.length)
+    opened = open_model(
+        arguments.model,
+        tokenizer=arguments.tokenizer or "",
+        dtype=arguments.dtype,
+        mesh=read_mesh(arguments.mesh) if arguments.mesh else ONE_DEVICE,
+    )
+    parts = (opened.model, opened.params, opened.prompts)
+    texts = open_texts(*parts, prompt, typed, opened.length, mesh=opened.mesh)
     print(opened.name, file=sys.stderr)
     for kind, text in pieces(texts, prompt, typed):
         if kind == "answer":

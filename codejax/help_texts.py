@@ -71,6 +71,7 @@ examples:
   codejax sample runs/quickstart --prompt='def read_lines(path):'
   codejax sample runs/quickstart --prefix='def area(r):' --suffix='    return a' --n=4
   codejax sample models/coder --prompt-file=question.txt --chat --temperature=0
+  codejax sample models/coder --prompt='import os' --mesh=tensor=8
 """
 
 RECIPE_EXAMPLES = "examples:\n" + "".join(

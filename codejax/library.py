@@ -22,6 +22,8 @@ from codejax.generate.prompts import Prompts
 from codejax.interop import hub
 from codejax.interop.tokenizer_files import begin_of
 from codejax.model.transformer import Params, Transformer
+from codejax.parallel import rules
+from codejax.parallel.mesh import ONE_DEVICE, Mesh, make_part
 from codejax.recipe import RecipeError
 from codejax.train.training import Training
 from codejax.train.weights import CHECKPOINTS, Weights, find_weights
@@ -32,7 +34,7 @@ Dtype = Literal["float32", "bfloat16"]
 @dataclasses.dataclass(frozen=True, eq=False)
 class Opened:
     """A model, ready to be asked. length: tokens it has been trained for. name: of what was opened,
-    in a line.
+    in a line. mesh: that its parameters lie on; None for one device.
     """
 
     model: Transformer
@@ -40,18 +42,24 @@ class Opened:
     prompts: Prompts
     length: int
     name: str
+    mesh: jax.sharding.Mesh | None = None
 
 
-def open_model(path: str, *, tokenizer: str = "", dtype: Dtype | None = None) -> Opened:
+def open_model(
+    path: str, *, tokenizer: str = "", dtype: Dtype | None = None, mesh: Mesh = ONE_DEVICE
+) -> Opened:
     """Open the work folder of a run, a checkpoint in it, a folder that `codejax convert` made, or a
-    Hugging Face folder or name (hf://OWNER/NAME), on one device.
+    Hugging Face folder or name (hf://OWNER/NAME).
 
     Args:
       tokenizer: where it is, if not where the run or the folder has it.
       dtype: to compute in, in place of the model's own (float32 for Hugging Face's).
+      mesh: over which the parameters are split as they are read; an `Engine` wants the mesh that
+        comes back.
 
     Raises:
-      ValueError: there is no such folder, or it holds no model or no tokenizer.
+      ValueError: there is no such folder, it holds no model or no tokenizer, or the mesh does not
+        fit the devices or the model.
       CheckpointError: no checkpoint of the run is good.
     """
     step = None
@@ -66,29 +74,41 @@ def open_model(path: str, *, tokenizer: str = "", dtype: Dtype | None = None) ->
     except RecipeError as error:
         raise ValueError(f"the model or recipe in {path} cannot be read: {error}") from error
     if weights.kind == "run":
-        return open_run(weights, step, tokenizer=tokenizer, dtype=dtype)
-    return open_foreign(weights, tokenizer=tokenizer, dtype=dtype)
+        return open_run(weights, step, tokenizer=tokenizer, dtype=dtype, mesh=mesh)
+    return open_foreign(weights, tokenizer=tokenizer, dtype=dtype, mesh=mesh)
 
 
 def open_run(
-    weights: Weights, step: int | None = None, *, tokenizer: str = "", dtype: Dtype | None = None
+    weights: Weights,
+    step: int | None = None,
+    *,
+    tokenizer: str = "",
+    dtype: Dtype | None = None,
+    mesh: Mesh = ONE_DEVICE,
 ) -> Opened:
     """The parameters after `step`, or of the newest good checkpoint, of a training run."""
     recipe, workdir = weights.recipe, weights.folder
     if not isinstance(recipe, Training):
         raise ValueError(f"{workdir}/recipe.json is of no training run, which alone has a model")
     spelling = _tokenizer_of(recipe, workdir, tokenizer)
-    model = _bind(recipe.model, dtype)
-    found = weights.restore(_on_one_device(model), step)
+    model, devices = _bind(recipe.model, dtype), make_part(mesh)
+    found = weights.restore(_shardings(model, devices), step)
     _check_fits(spelling, model, workdir)
     name = f"{recipe.name} after {found.step} steps"
-    return Opened(model, found.state["params"], Prompts(spelling), recipe.data.length, name)
+    params = found.state["params"]
+    return Opened(model, params, Prompts(spelling), recipe.data.length, name, devices)
 
 
-def open_foreign(weights: Weights, *, tokenizer: str = "", dtype: Dtype | None = None) -> Opened:
+def open_foreign(
+    weights: Weights,
+    *,
+    tokenizer: str = "",
+    dtype: Dtype | None = None,
+    mesh: Mesh = ONE_DEVICE,
+) -> Opened:
     """Weights of others, with what their tokenizer begins texts with and its chat template."""
     origin = pathlib.Path(weights.origin)
-    model = _bind(weights.model, dtype)
+    model, devices = _bind(weights.model, dtype), make_part(mesh)
     spelling = load_tokenizer(tokenizer or origin)
     _check_fits(spelling, model, weights.folder)
     config = _read_object(origin / "config.json")
@@ -99,15 +119,20 @@ def open_foreign(weights: Weights, *, tokenizer: str = "", dtype: Dtype | None =
         template=read_template(origin),
         stop=[*_ids(generation.get("eos_token_id")), *_ids(config.get("eos_token_id"))],
     )
-    params = weights.read(_on_one_device(model))
+    params = weights.read(_shardings(model, devices))
     length = config.get("max_position_embeddings") or config.get("n_positions") or 2048
-    return Opened(model, params, prompts, int(length), pathlib.Path(weights.folder).resolve().name)
+    name = pathlib.Path(weights.folder).resolve().name
+    return Opened(model, params, prompts, int(length), name, devices)
 
 
-def _on_one_device(model: Transformer) -> Any:
-    """A sharding for each parameter: the first device has all of it."""
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda _: device, model.abstract())
+def _shardings(model: Transformer, mesh: jax.sharding.Mesh | None) -> Any:
+    """A sharding for each parameter: by the table, or all of it on the first device."""
+    if mesh is None:
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return jax.tree.map(lambda _: device, model.abstract())
+    axes = model.axes()
+    rules.check_divides(model.abstract(), axes, mesh, "the mesh")
+    return rules.shardings(axes, mesh)
 
 
 def _run_of(folder: epath.Path) -> tuple[epath.Path, int | None]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 from pathlib import Path
@@ -21,8 +23,11 @@ from codejax.data.tokenizer import ByteTokenizer
 from codejax.interop.families import write_config
 from codejax.interop.huggingface import write_folder
 from codejax.library import open_model
+from codejax.parallel import rules
+from codejax.parallel.mesh import Mesh
 
 FAST = ("--max-new-tokens=12", "--length=64")
+GREEDY = ("--prompt=import os", "--temperature=0")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +49,15 @@ def huggingface(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_folder(folder, spec, opened.params, config=write_config(spec, max_length=64))
     ByteTokenizer().save(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def greedy(run: Path) -> str:
+    """What the run writes on one device."""
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        assert main(["sample", str(run), *GREEDY, *FAST]) == 0
+    assert shown.getvalue()
+    return shown.getvalue()
 
 
 class Shown(NamedTuple):
@@ -74,25 +88,47 @@ def test_a_run_opens_at_its_newest_checkpoint_or_the_one_that_is_named(run: Path
 
 
 def test_hugging_face_weights_write_what_the_run_writes(
-    run: Path, huggingface: Path, capsys: pytest.CaptureFixture[str]
+    greedy: str, huggingface: Path, capsys: pytest.CaptureFixture[str]
 ):
     opened = open_model(str(huggingface))
     assert (opened.length, opened.name) == (64, "tiny")
-    options = ("--prompt=import os", "--temperature=0")
-    ours, theirs = (sampled(capsys, str(f), *options) for f in (run, huggingface))
-    assert ours.out == theirs.out != ""
-    assert theirs.err.startswith("tiny\n12 tokens, cut off there, ")
+    shown = sampled(capsys, str(huggingface), *GREEDY)
+    assert shown.out == greedy
+    assert shown.err.startswith("tiny\n12 tokens, cut off there, ")
 
 
 def test_converted_weights_write_what_they_wrote(
-    huggingface: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    greedy: str, huggingface: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     assert main(["convert", str(huggingface), str(tmp_path / "tiny")]) == 0
     capsys.readouterr()
-    options = ("--prompt=import os", "--temperature=0")
-    theirs, ours = (sampled(capsys, str(f), *options) for f in (huggingface, tmp_path / "tiny"))
-    assert ours.out == theirs.out != ""
-    assert ours.err.startswith("tiny\n12 tokens, cut off there, ")
+    shown = sampled(capsys, str(tmp_path / "tiny"), *GREEDY)
+    assert shown.out == greedy
+    assert shown.err.startswith("tiny\n12 tokens, cut off there, ")
+
+
+def test_weights_are_read_into_their_parts_of_a_mesh(run: Path, huggingface: Path):
+    both = [open_model(str(folder), mesh=Mesh(fsdp=2, tensor=2)) for folder in (run, huggingface)]
+    for opened in both:
+        assert opened.mesh is not None
+        wanted = rules.shardings(opened.model.axes(), opened.mesh)
+        placed = jax.tree.map(lambda leaf, s: leaf.sharding == s, opened.params, wanted)
+        assert all(jax.tree.leaves(placed))
+    ours, theirs = (jax.device_get(opened.params) for opened in both)
+    assert trees.first_difference(ours, theirs) is None
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        "fsdp=2,tensor=2",
+        *(pytest.param(m, marks=pytest.mark.slow) for m in ("fsdp=-1", "tensor=2")),
+    ],
+)
+def test_over_a_mesh_it_writes_what_it_writes_on_one_device(
+    run: Path, greedy: str, capsys: pytest.CaptureFixture[str], mesh: str
+):
+    assert sampled(capsys, str(run), *GREEDY, f"--mesh={mesh}").out == greedy
 
 
 @pytest.mark.slow
@@ -138,6 +174,9 @@ def test_infilling_chatting_and_stop_strings(run: Path, capsys: pytest.CaptureFi
         (["{run}", "--prompt=x", "--n=0"], "n=0; wanted at least 1"),
         (["{run}", "--prompt=x", "--stop="], "a stop string is empty"),
         (["{run}", "--prompt=x", "--top-p=0"], "top_p=0.0; wanted above 0, at most 1"),
+        (["{run}", "--prompt=x", "--mesh=4"], "mesh '4': wanted sizes of replica, fsdp, tensor"),
+        (["{run}", "--prompt=x", "--mesh=tensor=9"], "mesh replica=1 fsdp=1 tensor=9 does not fit"),
+        (["{run}", "--prompt=x", "--mesh=tensor=8"], "blocks/0/mixer/key: its kv_heads=2 does"),
         (["{run}", "--prompt=x", "--tokenizer={run}"], "no tokenizer at {run}; give a directory"),
     ],
 )

@@ -128,10 +128,9 @@ class Evaluating:
     def generator(self, params: Any) -> Generator:
         """An engine with these weights; it is compiled once in a run."""
         if self._engine is None:
-            shards = rules.batch_shards(self.run.mesh)
             settings = dataclasses.replace(
                 self.recipe.engine,  # type: ignore[type-var]
-                slots=-(-self.recipe.engine.slots // shards) * shards,
+                slots=rules.fill_shards(self.recipe.engine.slots, self.run.mesh),
                 length=min(self.recipe.engine.length, self.run.recipe.data.length),
             )
             self._engine = Engine(self.run.model, params, settings, mesh=self.run.mesh)

@@ -26,6 +26,7 @@ from codejax.execution.client import Fleet, connect
 from codejax.execution.protocol import Job, stdio_test
 from codejax.generate.engine import EngineSettings
 from codejax.generate.requests import Sampling
+from codejax.parallel.mesh import ONE_DEVICE, Mesh
 from codejax.recipe import Recipe, RecipeError, dumps, fingerprint, spec
 from codejax.runlog.metrics import replace_text
 from codejax.runlog.provenance import note_start
@@ -49,8 +50,8 @@ class Evaluation(Recipe):
     num_samples is taken too. tokenizer, dtype: in place of the model's own. num_samples: of each
     problem; ks: of pass@k. seed: of sampling and of intervals. executor: `local:`, `local:LANES`,
     or the address of workers. in_flight: samples being judged at a time. engine: its length is at
-    most the model's own. corpus: folder of a corpus, or corpus_index: file of its n-grams, to look
-    the problems up in.
+    most the model's own. mesh: over which the model is split; one device unless its sizes say more.
+    corpus: folder of a corpus, or corpus_index: file of its n-grams, to look the problems up in.
     """
 
     name: str = "evaluation"
@@ -64,6 +65,7 @@ class Evaluation(Recipe):
     ks: tuple[int, ...] = (1,)
     seed: int = 0
     engine: EngineSettings = EngineSettings(slots=16)
+    mesh: Mesh = ONE_DEVICE
     executor: str = "local:"
     in_flight: int = 256
     corpus: str = ""
@@ -137,6 +139,7 @@ class Evaluation(Recipe):
             self.num_samples,
             tokenizer=self.tokenizer,
             dtype=self.dtype,
+            mesh=self.mesh,
         )
 
 

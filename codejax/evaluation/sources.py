@@ -20,6 +20,8 @@ from codejax.generate.requests import Sampling
 from codejax.generate.text import Texts
 from codejax.interop import hub
 from codejax.library import Dtype, open_model
+from codejax.parallel import rules
+from codejax.parallel.mesh import ONE_DEVICE, Mesh
 
 
 class Source(Generator, Protocol):
@@ -72,6 +74,7 @@ class ModelSource:
     num_samples: int
     tokenizer: str = ""
     dtype: Dtype | None = None
+    mesh: Mesh = ONE_DEVICE
 
     folder: str = dataclasses.field(init=False)
     identity: dict[str, Any] = dataclasses.field(init=False)
@@ -96,11 +99,14 @@ class ModelSource:
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Answer]:
         """As a `Generator`; opens the model."""
-        opened = open_model(self.folder, tokenizer=self.tokenizer, dtype=self.dtype)
-        length = min(self.engine.length, opened.length)
-        settings = dataclasses.replace(self.engine, length=length)  # type: ignore[type-var]
-        texts = Texts(Engine(opened.model, opened.params, settings), opened.prompts)
-        yield from TextGenerator(texts, self.sampling).generate(requests)
+        opened = open_model(self.folder, tokenizer=self.tokenizer, dtype=self.dtype, mesh=self.mesh)
+        settings = dataclasses.replace(
+            self.engine,  # type: ignore[type-var]
+            length=min(self.engine.length, opened.length),
+            slots=rules.fill_shards(self.engine.slots, opened.mesh),
+        )
+        engine = Engine(opened.model, opened.params, settings, mesh=opened.mesh)
+        yield from TextGenerator(Texts(engine, opened.prompts), self.sampling).generate(requests)
 
 
 class FileSource(SamplesFile):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
 from codejax.generate.engine import Engine, EngineSettings
@@ -18,6 +19,7 @@ from codejax.generate.prompts import Prompts
 from codejax.generate.requests import Sampling
 from codejax.generate.text import Answer, Texts
 from codejax.model.transformer import Params, Transformer
+from codejax.parallel import rules
 from codejax.tasks.task import Message, Prompt
 
 MAX_SLOTS = 32  # answers that grow together
@@ -84,9 +86,17 @@ def read_text(path: str) -> str:
 
 
 def open_texts(
-    model: Transformer, params: Params, prompts: Prompts, prompt: Prompt, typed: Typed, most: int
+    model: Transformer,
+    params: Params,
+    prompts: Prompts,
+    prompt: Prompt,
+    typed: Typed,
+    most: int,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Texts:
-    """An engine with room for what was typed, and no more. most: tokens the model knows.
+    """An engine with room for what was typed, and no more. most: tokens the model knows. mesh: that
+    the parameters lie on.
 
     Raises:
       ValueError: the model cannot be asked this, or the prompt leaves no room for an answer.
@@ -99,8 +109,9 @@ def open_texts(
             "shorten it or raise --length"
         )
     length = min(length, num_prompt + typed.sampling.max_new_tokens)
-    settings = EngineSettings(slots=min(typed.n, MAX_SLOTS), length=length)
-    return Texts(Engine(model, params, settings), prompts)
+    slots = rules.fill_shards(min(typed.n, MAX_SLOTS), mesh)
+    settings = EngineSettings(slots=slots, length=length)
+    return Texts(Engine(model, params, settings, mesh=mesh), prompts)
 
 
 def pieces(texts: Texts, prompt: Prompt, typed: Typed) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,8 @@ alone.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +44,26 @@ class Mesh:
             )
 
 
+ONE_DEVICE = Mesh(fsdp=1)
+
+
+def read_mesh(text: str) -> Mesh:
+    """A mesh as the command line has it: `fsdp=2,tensor=4`, with 1 for axes that are not named.
+    ValueError for anything else.
+    """
+    sizes: dict[str, int] = {}
+    for part in text.split(","):
+        axis, _, size = part.partition("=")
+        if axis not in AXES or axis in sizes or not re.fullmatch(r"-?\d{1,9}", size):
+            raise ValueError(
+                f"mesh {text!r}: wanted sizes of {', '.join(AXES)}, such as fsdp=2,tensor=4"
+            )
+        sizes[axis] = int(size)
+    mesh = Mesh(**({"fsdp": 1} | sizes))
+    mesh.check()
+    return mesh
+
+
 def describe(sizes: Sequence[int]) -> str:
     """The mesh in words: `replica=1 fsdp=8 tensor=1`."""
     return " ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
@@ -62,7 +84,7 @@ def resolve(mesh: Mesh, num_devices: int) -> tuple[int, ...]:
     if fixed != num_devices:
         raise ValueError(
             f"mesh {describe([getattr(mesh, axis) for axis in AXES])} does not fit {num_devices} "
-            f"devices; change recipe.mesh so that {'*'.join(AXES)}={num_devices}"
+            f"devices; change recipe.mesh, or --mesh, so that {'*'.join(AXES)}={num_devices}"
         )
     return tuple(sizes)
 
@@ -75,3 +97,14 @@ def make_mesh(mesh: Mesh, devices: Sequence[Any] | None = None) -> jax.sharding.
     sizes = resolve(mesh, len(devices))
     grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     return jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def make_part(mesh: Mesh) -> jax.sharding.Mesh | None:
+    """The mesh over the first devices where its sizes name fewer than there are, and one where they
+    name one: then None, as nothing is split.
+    """
+    devices, sizes = jax.devices(), [getattr(mesh, axis) for axis in AXES]
+    if -1 not in sizes:
+        devices = devices[: math.prod(sizes)]
+    made = make_mesh(mesh, devices)
+    return None if made.size == 1 else made

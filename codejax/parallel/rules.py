@@ -126,6 +126,12 @@ def batch_shards(mesh: jax.sharding.Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
 
+def fill_shards(count: int, mesh: jax.sharding.Mesh | None) -> int:
+    """The least number from `count` on that the batch axis can be split into evenly."""
+    shards = 1 if mesh is None else batch_shards(mesh)
+    return -(-count // shards) * shards
+
+
 def check_divides(abstract: Any, axes_tree: Any, mesh: jax.sharding.Mesh, fields: str) -> None:
     """ValueError naming the first weight whose dimension the mesh cannot split evenly.
 
