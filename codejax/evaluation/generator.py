@@ -65,7 +65,9 @@ class Scorer(Protocol):
     """Measures how likely a model finds a given text."""
 
     def nats(self, pairs: Sequence[tuple[Prompt, str]]) -> Sequence[float]:
-        """-ln p of each text after its prompt, natural units, summed over its tokens."""
+        """-ln p of each text after its prompt, natural units, summed over its tokens; NaN for one
+        that cannot be measured, such as a text that is too long.
+        """
         ...
 
 

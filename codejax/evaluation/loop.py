@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 from collections.abc import Generator as Generating
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -28,7 +29,7 @@ from codejax.evaluation.progress import Meter
 from codejax.evaluation.records import Records, answer_of, read_records
 from codejax.evaluation.summary import BITS, Plain, plain, summarize
 from codejax.runlog.metrics import replace_text
-from codejax.tasks.task import Problem, Task
+from codejax.tasks.task import Problem, Prompt, Task
 
 RESULTS = "results.json"
 
@@ -72,7 +73,7 @@ def evaluate(
       identity: what besides task and seed must be the same on every start, of the model and of how
         it samples. num_samples may grow, and ks may change.
       facts: what else the records shall say of this start.
-      scorer: measures canonical answers too, as bits per byte.
+      scorer: measures canonical answers too, as bits per byte; each once in the folder's life.
       console: where progress is shown; standard error by default.
 
     Raises:
@@ -91,8 +92,9 @@ def evaluate(
             **results_of(records.workdir, list(problems), settings),
         }
         if scorer is not None:
-            estimate = score_canonical(task, list(problems.values()), scorer, settings.seed)
-            results["figures"][BITS] = estimate
+            answers = canonical_answers(task, problems.values())
+            measure_canonical(answers, scorer, records)
+            results["figures"][BITS] = bits_of(answers, records.kept.nats, settings.seed)
         write_results(folder, {"evaluation": results})
     return results
 
@@ -213,14 +215,35 @@ def results_of(workdir: pathlib.Path, problems: Sequence[str], settings: Setting
     )
 
 
-def score_canonical(task: Task, problems: Sequence[Problem], scorer: Scorer, seed: int) -> Plain:
-    """Bits per byte of the canonical answers, of those problems that have one."""
-    pairs = [
-        (task.prompt(problem), canonical)
+def canonical_answers(task: Task, problems: Iterable[Problem]) -> dict[str, tuple[Prompt, str]]:
+    """Prompt and canonical answer of those problems that have one, by id."""
+    return {
+        problem.id: (task.prompt(problem), canonical)
         for problem in problems
         if (canonical := task.canonical(problem)) is not None
-    ]
-    return plain(bits_per_byte(scorer.nats(pairs), [text for _, text in pairs], seed=seed))
+    }
+
+
+def measure_canonical(
+    answers: Mapping[str, tuple[Prompt, str]], scorer: Scorer, records: Records
+) -> None:
+    """Have those measured that have not been."""
+    missing = {name: pair for name, pair in answers.items() if name not in records.kept.nats}
+    if missing:
+        nats = [float(one) for one in scorer.nats(list(missing.values()))]
+        found = [None if math.isnan(one) else one for one in nats]
+        records.add_nats(dict(zip(missing, found, strict=True)))
+
+
+def bits_of(
+    answers: Mapping[str, tuple[Prompt, str]], nats: Mapping[str, float | None], seed: int
+) -> Plain:
+    """Bits per byte of the answers that were measured; the others by name, as "unmeasured"."""
+    known = {name: value for name in answers if (value := nats[name]) is not None}
+    unmeasured = [name for name in answers if name not in known]
+    texts = [answers[name][1] for name in known]
+    estimate = bits_per_byte(list(known.values()), texts, left_out=len(unmeasured), seed=seed)
+    return plain(estimate) | ({"unmeasured": unmeasured} if unmeasured else {})
 
 
 def local_folder(workdir: str | os.PathLike[str]) -> pathlib.Path:

@@ -175,10 +175,12 @@ def paired_difference(
     return Difference(mean(delta_P, left_out=left_out, seed=seed), above)
 
 
-def bits_per_byte(nats: Sequence[float], texts: Sequence[str], *, seed: int = 0) -> Estimate:
+def bits_per_byte(
+    nats: Sequence[float], texts: Sequence[str], *, left_out: int = 0, seed: int = 0
+) -> Estimate:
     """Of answers whose log-probabilities were measured: sum of -log2 p over UTF-8 bytes."""
     sizes = [len(text.encode(errors="surrogatepass")) for text in texts]
-    return ratio(np.asarray(nats) / math.log(2), sizes, seed=seed)
+    return ratio(np.asarray(nats) / math.log(2), sizes, left_out=left_out, seed=seed)
 
 
 def tabulate(

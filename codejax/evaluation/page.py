@@ -22,7 +22,13 @@ from codejax.evaluation.metrics import mean
 from codejax.evaluation.page_data import browsable, encode
 from codejax.evaluation.page_script import SCRIPT, STYLE
 from codejax.evaluation.records import Kept, read_records
-from codejax.evaluation.summary import Plain, spell_interval, spell_value
+from codejax.evaluation.summary import (
+    BITS,
+    Plain,
+    spell_interval,
+    spell_unmeasured,
+    spell_value,
+)
 from codejax.evaluation.summary import plain as plain_estimate
 from codejax.pages.markup import Html, element, facts, table
 from codejax.pages.spelling import plain, short, spell
@@ -115,6 +121,8 @@ def _warnings(keys: Sequence[Key], results: Plain) -> Iterator[str]:
             f"Nothing is known of {results['absent']:,} samples, for reasons of ours: they count "
             "neither as right nor as wrong. The same command judges them again."
         )
+    if names := results.get("figures", {}).get(BITS, {}).get("unmeasured"):
+        yield f"Not in bits per byte: {spell_unmeasured(names)}."
     if results.get("failed_generations"):
         yield (f"{results['failed_generations']:,} requests got no answer. They count as wrong.")
     if len(keys) > MOST_SAMPLES:

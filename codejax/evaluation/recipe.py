@@ -21,7 +21,12 @@ from rich.table import Table
 from codejax.evaluation.loop import Settings, evaluate, local_folder, problems_of, write_results
 from codejax.evaluation.page import OVERLAP, write_page
 from codejax.evaluation.sources import FileSource, ModelSource, Source
-from codejax.evaluation.summary import Plain, spell_interval, spell_value
+from codejax.evaluation.summary import (
+    BITS,
+    Plain,
+    spell_interval,
+    spell_value,
+)
 from codejax.execution.client import Fleet, connect
 from codejax.execution.protocol import Job, stdio_test
 from codejax.generate.engine import EngineSettings
@@ -51,7 +56,8 @@ class Evaluation(Recipe):
     problem; ks: of pass@k. seed: of sampling and of intervals. executor: `local:`, `local:LANES`,
     or the address of workers. in_flight: samples being judged at a time. engine: its length is at
     most the model's own. mesh: over which the model is split; one device unless its sizes say more.
-    corpus: folder of a corpus, or corpus_index: file of its n-grams, to look the problems up in.
+    bits_per_byte: measure the canonical answers too, by the model's full forward pass. corpus:
+    folder of a corpus, or corpus_index: file of its n-grams, to look the problems up in.
     """
 
     name: str = "evaluation"
@@ -68,6 +74,7 @@ class Evaluation(Recipe):
     mesh: Mesh = ONE_DEVICE
     executor: str = "local:"
     in_flight: int = 256
+    bits_per_byte: bool = False
     corpus: str = ""
     corpus_index: str = ""
 
@@ -78,6 +85,8 @@ class Evaluation(Recipe):
         if len(set(names)) < len(names):
             raise ValueError(f"tasks has two of one name among {', '.join(names)}")
         settings_of(self, self.num_samples)
+        if self.bits_per_byte and self.samples:
+            raise ValueError("bits_per_byte=True wants a model; samples has none")
         if self.num_samples > 1 and self.sampling.temperature == 0 and not self.samples:
             raise ValueError(
                 f"num_samples={self.num_samples} greedy samples would be alike; raise "
@@ -99,6 +108,7 @@ class Evaluation(Recipe):
             )
         console = Console(highlight=False, markup=False, soft_wrap=True)
         source = self.source()
+        scorer = source if self.bits_per_byte and isinstance(source, ModelSource) else None
         tasks = cast("tuple[Task, ...]", self.tasks)  # pyright sees no property in a cached one
         for task in tasks:
             source.check([problem.id for problem in problems_of(task)])
@@ -118,6 +128,7 @@ class Evaluation(Recipe):
                     folder / task.name,
                     identity=source.identity,
                     facts=facts | survey(executor, problems_of(task)[0].language),
+                    scorer=scorer,
                 )
                 if index is not None:
                     results[task.name]["contamination"] = look_up(task, index, folder / task.name)
@@ -193,6 +204,8 @@ def render(results: Mapping[str, Plain]) -> Table:
             value, interval = spell_value(name, figure), spell_interval(name, figure)
             table.add_row(task, name, value, interval, str(figure["problems"]))
         notes = [f"{one[key]} {word}" for key, word in NOTES if one[key]]
+        if names := one["figures"].get(BITS, {}).get("unmeasured"):
+            notes.append(f"{len(names)} canonical answers not measured")
         if notes:
             table.add_row(task, ", ".join(notes), "", "", "")
     return table

@@ -4,6 +4,7 @@
     answers.jsonl    a line an answer, as soon as the model gave it
     samples.jsonl    a header a start, then a line a sample whose worth is known
     absent.jsonl     a line for each time that judging a sample showed nothing about it
+    nats.jsonl       a line a canonical answer: -ln p of it, null where it cannot be measured
 
 An answer is never asked for again once it is in answers.jsonl, nor judged once it is in
 samples.jsonl; docs/evaluation.md lists the fields.
@@ -28,6 +29,7 @@ from codejax.tasks.task import Problem, Prompt, Score
 
 PROBLEMS, ANSWERS = "problems.jsonl", "answers.jsonl"
 SAMPLES, ABSENT = "samples.jsonl", "absent.jsonl"
+NATS = "nats.jsonl"
 LOCK = "evaluation.lock"
 FORMAT = 1  # of the lines; changes when an older reader would misread them
 SHOWN = 4000  # characters kept of a stream or a message
@@ -36,7 +38,7 @@ SHOWN = 4000  # characters kept of a stream or a message
 @dataclasses.dataclass(frozen=True)
 class Kept:
     """What a folder holds. headers: oldest first. absent: the newest attempt at each sample that
-    has no known worth.
+    has no known worth. nats: -ln p of canonical answers, by problem.
     """
 
     headers: list[Line]
@@ -44,6 +46,7 @@ class Kept:
     answers: dict[Key, Line]
     samples: dict[Key, Line]
     absent: dict[Key, Line]
+    nats: dict[str, float | None]
 
 
 def read_records(workdir: str | os.PathLike[str]) -> Kept:
@@ -62,6 +65,7 @@ def read_records(workdir: str | os.PathLike[str]) -> Kept:
         answers=_by_key(read_lines(folder / ANSWERS)),
         samples=known,
         absent=absent,
+        nats={line["problem"]: line["nats"] for line in read_lines(folder / NATS)},
     )
 
 
@@ -127,6 +131,13 @@ class Records:
         self.kept.samples[key] = line
         self.kept.absent.pop(key, None)
         self._samples.append(line)
+
+    def add_nats(self, nats: Mapping[str, float | None]) -> None:
+        """Notes -ln p of canonical answers, by problem; None where it cannot be measured."""
+        with Journal(self.workdir / NATS) as journal:
+            for problem, value in nats.items():
+                self.kept.nats[problem] = value
+                journal.append({"problem": problem, "nats": value})
 
     def close(self) -> None:
         """Everything is on the disk after this."""

@@ -1,13 +1,14 @@
 """Where the answers of an evaluation come from: a model in an engine, or a file of completions.
 
-A model is opened when the first answer is asked for, so an evaluation that only has to judge loads
-none. Its identity is a hash of its files.
+A model is opened when it is first asked, so an evaluation that only has to judge loads none. Its
+identity is a hash of its files.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +16,15 @@ from typing import Any, Protocol
 
 from codejax.evaluation.generator import Answer, Generator, Request
 from codejax.evaluation.samples_file import SamplesFile
+from codejax.evaluation.scorer import ModelScorer
 from codejax.generate.engine import Engine, EngineSettings
 from codejax.generate.requests import Sampling
 from codejax.generate.text import Texts
 from codejax.interop import hub
-from codejax.library import Dtype, open_model
+from codejax.library import Dtype, Opened, open_model
 from codejax.parallel import rules
 from codejax.parallel.mesh import ONE_DEVICE, Mesh
+from codejax.tasks.task import Prompt
 
 
 class Source(Generator, Protocol):
@@ -65,7 +68,8 @@ class TextGenerator:
 @dataclasses.dataclass
 class ModelSource:
     """A model's folder, as `codejax.library.open_model` takes it, or its name on the hub, which is
-    downloaded at once; and how it samples. Raises ValueError where there is no such model.
+    downloaded at once; and how it samples. It measures given answers too. Raises ValueError where
+    there is no such model.
     """
 
     model: str
@@ -98,15 +102,34 @@ class ModelSource:
         """Any problem will do."""
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Answer]:
-        """As a `Generator`; opens the model."""
-        opened = open_model(self.folder, tokenizer=self.tokenizer, dtype=self.dtype, mesh=self.mesh)
+        """As a `Generator`."""
+        opened = self._opened
         settings = dataclasses.replace(
             self.engine,  # type: ignore[type-var]
-            length=min(self.engine.length, opened.length),
+            length=self._length,
             slots=rules.fill_shards(self.engine.slots, opened.mesh),
         )
         engine = Engine(opened.model, opened.params, settings, mesh=opened.mesh)
         yield from TextGenerator(Texts(engine, opened.prompts), self.sampling).generate(requests)
+
+    def nats(self, pairs: Sequence[tuple[Prompt, str]]) -> Sequence[float]:
+        """As a `Scorer`."""
+        return self._scorer.nats(pairs).tolist()
+
+    @functools.cached_property
+    def _opened(self) -> Opened:
+        return open_model(self.folder, tokenizer=self.tokenizer, dtype=self.dtype, mesh=self.mesh)
+
+    @functools.cached_property
+    def _scorer(self) -> ModelScorer:
+        opened = self._opened
+        parts = (opened.model, opened.params, opened.prompts)
+        return ModelScorer(*parts, length=self._length, mesh=opened.mesh)
+
+    @property
+    def _length(self) -> int:
+        """Tokens of prompt and answer."""
+        return min(self.engine.length, self._opened.length)
 
 
 class FileSource(SamplesFile):

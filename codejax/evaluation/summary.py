@@ -20,6 +20,7 @@ from codejax.pages.spelling import BLANK
 
 Plain = dict[str, Any]
 BITS = "bits_per_byte"
+SHOWN = 20  # names in a sentence
 
 
 def summarize(
@@ -121,6 +122,15 @@ def spell_interval(name: str, figure: Plain) -> str:
     if name == BITS:
         return f"{low:.4f} to {high:.4f}"
     return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def spell_unmeasured(problems: Sequence[str]) -> str:
+    """Whose canonical answers bits per byte leaves out, and why."""
+    more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return (
+        f"the canonical answers of {', '.join(problems[:SHOWN])}{more}, which with their prompts "
+        "are longer than engine.length, or whose prompts the model cannot be asked"
+    )
 
 
 def _table(

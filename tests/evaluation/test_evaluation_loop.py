@@ -22,6 +22,7 @@ from scripted_task import LOUD, RIGHT, WRONG, Echoes, Scripted, Sums, Verdicts, 
 from codejax.evaluation.generator import Answer, Request, seed_of
 from codejax.evaluation.journal import read_lines
 from codejax.evaluation.loop import Settings, evaluate
+from codejax.evaluation.page import write_page
 from codejax.evaluation.records import read_records
 from codejax.execution.client import Local, NoWorkers
 from codejax.execution.protocol import Verdict
@@ -63,15 +64,40 @@ def test_odd_answers_are_judged(tmp_path: Path, executor: Local, text: str):
     assert results["figures"]["pass@1"]["value"] == 0.0
 
 
-def test_bits_per_byte_of_canonical_answers(tmp_path: Path):
-    class Uniform:
-        def nats(self, pairs):
-            return [len(text) * math.log(16) for _, text in pairs]  # half a byte each
+class Sixteen:
+    """Half a byte a character, but for those prompts that it cannot take."""
 
-    results = evaluate(
-        Echoes(2), Scripted(lambda r: "no"), None, Settings(), tmp_path, scorer=Uniform()
-    )
+    def __init__(self, refused: str = "none"):
+        self.refused, self.asked = refused, 0
+
+    def nats(self, pairs):
+        self.asked += len(pairs)
+        return [
+            math.nan if self.refused in prompt.text else len(text) * math.log(16)
+            for prompt, text in pairs
+        ]
+
+
+def test_bits_per_byte_of_canonical_answers(tmp_path: Path):
+    script, scorer = Scripted(lambda r: "no"), Sixteen()
+    plain = evaluate(Echoes(2), script, None, Settings(), tmp_path)
+    assert "bits_per_byte" not in plain["figures"]
+    results = evaluate(Echoes(2), script, None, Settings(), tmp_path, scorer=scorer)
     assert results["figures"]["bits_per_byte"]["value"] == pytest.approx(4.0)
+    assert evaluate(Echoes(2), script, None, Settings(), tmp_path, scorer=scorer) == results
+    assert scorer.asked == 2
+
+
+def test_canonical_answers_that_cannot_be_measured_are_named(tmp_path: Path):
+    script, scorer = Scripted(lambda r: "no"), Sixteen(refused="1.")
+    for _ in range(2):
+        results = evaluate(Echoes(3), script, None, Settings(), tmp_path, scorer=scorer)
+        figure = results["figures"]["bits_per_byte"]
+        assert (figure["value"], figure["problems"]) == (pytest.approx(4.0), 2)
+        assert (figure["left_out"], figure["unmeasured"]) == (1, ["sums/1"])
+    assert scorer.asked == 3
+    page = write_page(tmp_path).read_text()
+    assert "Not in bits per byte: the canonical answers of sums/1, which" in page
 
 
 def test_a_second_call_asks_nothing_and_finds_the_same(tmp_path: Path):

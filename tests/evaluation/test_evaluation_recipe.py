@@ -117,6 +117,7 @@ def test_something_must_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ({"num_samples": 4}, "would be alike"),
         ({"ks": (1, 10)}, "undefined"),
         ({"ks": (0,)}, "each 1 or more"),
+        ({"bits_per_byte": True, "samples": "s.jsonl"}, "bits_per_byte=True wants a model"),
     ],
 )
 def test_recipes_that_cannot_be(wrong: dict, said: str):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,19 +86,29 @@ def test_a_model_that_is_not_there_is_one_line(
 
 
 @pytest.mark.slow
-def test_a_model_of_the_hub_is_evaluated(published: Path, tmp_path: Path):
+def test_a_model_of_the_hub_is_evaluated(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     row = {"id": "p/0", "prompt": "def f():\n", "entry": "f", "mode": "asserts", "tests": ["f()"]}
-    (tmp_path / "problems.jsonl").write_text(json.dumps(row) + "\n")
+    rows = [row | {"canonical": "    return 1"}, row | {"id": "p/1", "canonical": "x" * 80}]
+    text = "".join(json.dumps(one) + "\n" for one in rows)
+    (tmp_path / "problems.jsonl").write_text(text)
     command = [
         "run",
         "--config=configs/evaluate.py:jsonl",
         f"--config.tasks[0].path={tmp_path / 'problems.jsonl'}",
         "--config.model=hf://us/tiny",
         "--config.sampling.max_new_tokens=4",
+        "--config.bits_per_byte=True",
         "--config.executor=local:1",
         f"--workdir={tmp_path / 'run'}",
     ]
     assert main(command) == 0
+    assert "8.5850" in capsys.readouterr().out
+    whole = json.loads((tmp_path / "run" / "results.json").read_text())
+    figure = whole["evaluations"]["jsonl"]["figures"]["bits_per_byte"]
+    assert figure["value"] == pytest.approx(math.log2(384))  # all weights are alike
+    assert figure["unmeasured"] == ["p/1"]
     [start] = json.loads((tmp_path / "run" / "run.json").read_text())["starts"]
     assert start["model_commit"] == COMMIT
     [header] = [
