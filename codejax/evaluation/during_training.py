@@ -168,10 +168,14 @@ class DuringTraining:
 
 
 def scalars_of(results: Plain) -> dict[str, float]:
-    """The figures that are defined, and how many samples are absent."""
-    figures = {name: one["value"] for name, one in results["figures"].items()}
-    defined = {name: value for name, value in figures.items() if value is not None}
-    return defined | {"absent": float(results["absent"])}
+    """The figures that are defined, the ends of their intervals as NAME/low and NAME/high, and how
+    many samples are absent.
+    """
+    scalars = {"absent": float(results["absent"])}
+    for name, one in results["figures"].items():
+        ends = {name: one["value"], f"{name}/low": one["low"], f"{name}/high": one["high"]}
+        scalars |= {key: value for key, value in ends.items() if value is not None}
+    return scalars
 
 
 class Nothing:

@@ -74,13 +74,16 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One labelled line; `faint` points are drawn thin behind it."""
+    """One labelled line; `faint` points are drawn thin behind it, and an interval, whose ends are
+    given for each step, is shaded.
+    """
 
     label: str
     steps: np.ndarray
     values: np.ndarray
     colour: str
     faint: tuple[np.ndarray, np.ndarray] | None = None
+    interval: tuple[np.ndarray, np.ndarray] | None = None
     bold: bool = False
 
 
@@ -90,6 +93,7 @@ def draw_figures(runs: Sequence[RunRecord]) -> list[Figure]:
         loss_figure(runs),
         held_out_figure(runs),
         compression_figure(runs),
+        *task_figures(runs),
         *(small_figure(runs, *panel) for panel in PANELS),
     ]
     return [figure for figure in made if figure is not None]
@@ -138,6 +142,56 @@ def held_out_figure(runs: Sequence[RunRecord]) -> Figure | None:
         [curve for curve in curves if len(curve.steps)],
         size=WIDE,
     )
+
+
+PASS = re.compile(r"pass@(\d+)")
+
+
+def task_figures(runs: Sequence[RunRecord]) -> list[Figure | None]:
+    """A figure for each task that was evaluated during training: pass@k against the step, for every
+    k of one run, for the least k of several.
+    """
+    figures = []
+    for task in dict.fromkeys(kind for run in runs for kind in run.metrics):
+        several = len(runs) > 1
+        most = 1 if several else None
+        shown = [(run, name) for run in runs for name in shares_of(run, task)[:most]]
+        if not shown:
+            continue
+        names = ", ".join(dict.fromkeys(name for _, name in shown))
+        curves = [
+            curve_of(run, task, name, f"{label_of(run)}, {name}" if several else name, colour)
+            for (run, name), colour in zip(shown, _colours(len(shown)), strict=True)
+        ]
+        figures.append(
+            _lines(
+                "task_" + re.sub(r"[^\w.-]", "_", task, flags=re.ASCII),
+                f"{one_line(task)} during training",
+                f"{names}: share of problems that one of k samples solves. Shaded: 95% interval "
+                "over problems.",
+                curves,
+                size=WIDE,
+                formatter=lambda: PercentFormatter(1.0, decimals=None),
+                from_zero=True,
+            )
+        )
+    return figures
+
+
+def shares_of(run: RunRecord, task: str) -> list[str]:
+    """The pass@k that a run was measured by, ascending in k."""
+    found = [match for name in run.names(task) if (match := PASS.fullmatch(name))]
+    return [match[0] for match in sorted(found, key=lambda match: int(match[1]))]
+
+
+def curve_of(run: RunRecord, task: str, name: str, label: str, colour: str) -> Curve:
+    """One figure of a task over a run, with its interval where that was written."""
+    steps, values = run.series(task, name)
+    ends = []
+    for end in ("low", "high"):
+        known = dict(zip(*run.series(task, f"{name}/{end}"), strict=True))
+        ends.append(np.array([known.get(step, np.nan) for step in steps], np.float64))
+    return Curve(label, steps, values, colour, interval=(ends[0], ends[1]))
 
 
 RATES = ("tokens_per_second", "mfu")  # measured over the `seconds` of a step
@@ -251,6 +305,10 @@ def _lines(
         for curve in curves:
             if curve.faint is not None:
                 axes.plot(*curve.faint, color=curve.colour, linewidth=0.7, alpha=0.35)
+            if curve.interval is not None:
+                axes.fill_between(
+                    curve.steps, *curve.interval, color=curve.colour, alpha=0.15, linewidth=0
+                )
             marker = "o" if len(curve.steps) <= 30 else ""
             width = 2.4 if curve.bold else 1.7
             axes.plot(

@@ -145,3 +145,4 @@ def test_figures_reach_the_metrics_of_the_run(tmp_path: Path):
             log.write(11, "train", {"loss": 1.0})
     [line] = [line for line in read_metrics(tmp_path) if line["kind"] == "sums"]
     assert (line["step"], line["pass@1"], line["absent"]) == (10, 1.0, 0.0)
+    assert line["pass@1/low"] == line["pass@1/high"] == 1.0
