@@ -75,7 +75,8 @@ def open_model(
         raise ValueError(f"the model or recipe in {path} cannot be read: {error}") from error
     if weights.kind == "run":
         return open_run(weights, step, tokenizer=tokenizer, dtype=dtype, mesh=mesh)
-    return open_foreign(weights, tokenizer=tokenizer, dtype=dtype, mesh=mesh)
+    opened = open_foreign(weights, tokenizer=tokenizer, dtype=dtype, mesh=mesh)
+    return dataclasses.replace(opened, name=path) if path.startswith(hub.SCHEME) else opened
 
 
 def open_run(

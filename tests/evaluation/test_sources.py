@@ -61,8 +61,9 @@ def test_a_name_on_the_hub_is_its_files_and_their_commit(published: Path):
     local = source_of(str(published)).identity
     assert local == {name: one for name, one in found.identity.items() if name != "model_commit"}
     assert fingerprint_of(str(published)) == local["model"]
-    opened = open_model(found.folder)
+    opened = open_model("hf://us/tiny")
     assert (opened.length, opened.model.spec.vocab_size) == (64, 384)
+    assert opened.name == "hf://us/tiny"  # and not the folder's, which is the commit
 
 
 @pytest.mark.parametrize(
