@@ -52,12 +52,12 @@ def compile_engine(
         mesh=mesh,
     )
     weights, memory = programs.abstract()
-    number, chunk = jax.ShapeDtypeStruct((), jnp.int32), (1, settings.chunk)
-    one, tokens = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((1,), chunk))
+    shapes = (), (programs.shards,), (programs.shards, settings.chunk)
+    number, one, tokens = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes)
     rows = abstract_rows(settings.slots)
     lowered = {
         "decode": programs.decode.lower(weights, memory, rows, number),
-        "fill": programs.fill.lower(weights, memory, number, one, one, tokens),
+        "fill": programs.fill.lower(weights, memory, one, one, one, tokens),
     }
     return {name: program.compile() for name, program in lowered.items()}, programs
 

@@ -108,12 +108,14 @@ def write(
     cache: LayerCache, key_BTGK: jax.Array, value_BTGK: jax.Array, place: Place
 ) -> LayerCache:
     """The cache with new keys and values at their places; padding is dropped."""
-    R = cache.key.shape[2]
-    slot_B1 = (place.first + jnp.arange(place.ends.shape[0]))[:, None]
-    entry_BT = jnp.where(place.positions >= 0, place.positions % R, R)
+    _, G, R, _ = cache.key.shape
+    slot_B11 = (place.first + jnp.arange(place.ends.shape[0]))[:, None, None]
+    group_1G1 = jnp.arange(G)[None, :, None]
+    entry_B1T = jnp.where(place.positions >= 0, place.positions % R, R)[:, None, :]
 
     def put(kept: jax.Array, new_BTGK: jax.Array) -> jax.Array:
-        return kept.at[slot_B1, :, entry_BT].set(new_BTGK.astype(kept.dtype), mode="drop")
+        new_BGTK = new_BTGK.swapaxes(1, 2).astype(kept.dtype)
+        return kept.at[slot_B11, group_1G1, entry_B1T].set(new_BGTK, mode="drop")
 
     return LayerCache(put(cache.key, key_BTGK), put(cache.value, value_BTGK))
 
