@@ -19,6 +19,7 @@ from codejax.tasks.human_eval import HumanEval, HumanEvalInfilling
 from codejax.tasks.jsonl_task import JsonlTask
 from codejax.tasks.mbpp import MBPP
 from codejax.tasks.multipl_e import MultiPLE
+from codejax.tasks.programs import Programs
 from codejax.tasks.repositories import CrossCodeEval
 
 
@@ -139,6 +140,21 @@ def crosscodeeval() -> Evaluation:
         tasks=(CrossCodeEval(),),
         sampling=Sampling(max_new_tokens=50),
         engine=EngineSettings(slots=16, length=8192),
+    )
+
+
+def programs() -> Evaluation:
+    """Small Python functions that codejax makes itself, of three levels, to write and to fill in;
+    for models too small for HumanEval. Reads no file.
+
+    codejax run --config=configs/evaluate.py:programs --config.model=FOLDER --workdir=DIR
+    Those that a model may be trained on: --config.tasks[0].split=train
+    """
+    return Evaluation(
+        name="programs",
+        tasks=(Programs(num_problems=300), Programs(num_problems=300, style="infill")),
+        sampling=Sampling(max_new_tokens=96),
+        engine=EngineSettings(slots=16, length=512),
     )
 
 

@@ -23,7 +23,7 @@ from codejax.generate.text import Texts
 from codejax.parallel import rules
 from codejax.recipe import Recipe, RecipeError, fingerprint, spec
 from codejax.runlog import RunLog
-from codejax.tasks.dataset import FromFile
+from codejax.tasks.dataset import Dataset
 from codejax.tasks.task import Task
 from codejax.train.training import Run, Training, launch
 
@@ -37,7 +37,7 @@ class EvaluatedTraining(Recipe):
 
     name: str
     training: Training
-    tasks: tuple[FromFile, ...]
+    tasks: tuple[Dataset, ...]
     every_steps: int = 1000
     sampling: Sampling = Sampling(max_new_tokens=256)
     num_samples: int = 1

@@ -36,7 +36,7 @@ from codejax.recipe import Recipe, RecipeError, dumps, fingerprint, spec
 from codejax.runlog.metrics import replace_text
 from codejax.runlog.provenance import note_start
 from codejax.tasks.contamination import Contamination, NgramIndex, overlap
-from codejax.tasks.dataset import FromFile
+from codejax.tasks.dataset import Dataset
 from codejax.tasks.task import Task
 
 NOTES = (
@@ -61,7 +61,7 @@ class Evaluation(Recipe):
     """
 
     name: str = "evaluation"
-    tasks: tuple[FromFile, ...]
+    tasks: tuple[Dataset, ...]
     model: str = ""
     samples: str = ""
     tokenizer: str = ""

@@ -1,7 +1,8 @@
-"""What tasks that are read from one file share: where it lies, which rows count, and who they are.
+"""What tasks of a recipe share: a name, problems made once, a fingerprint; and where files lie.
 
 A task derives from `FromFile`, says how a row becomes a problem, and adds prompt, extraction and
-score. The file is read when its problems are first asked for, and once.
+score; one that is made and not read derives from `Dataset`. Problems are made when they are first
+asked for, and once.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -21,20 +22,13 @@ from codejax.tasks.task import Problem, Prompt, Score
 
 
 @spec
-class FromFile:
-    """path: of a local file, or its address with the `sha256` (hex) that it must have; "" for the
-    published file, where a task knows one. ids: of the problems that count; none means all. limit:
-    how many of those, from the first; 0 means all.
+class Dataset:
+    """A `Task` with settings, as recipes hold them. A kind of it gives `make`, `data`, prompts,
+    extraction and jobs.
     """
 
-    PUBLISHED: ClassVar[tuple[str, str]] = ("", "")  # address and sha256
-
     PROTOCOL: ClassVar[int] = 1  # raised when prompts, extraction or score change
-
-    path: str = ""
-    sha256: str = ""
-    ids: tuple[str, ...] = ()
-    limit: int = 0
+    UNTOLD: ClassVar[tuple[str, ...]] = ()  # fields that the fingerprint leaves out
 
     @property
     def name(self) -> str:
@@ -45,13 +39,9 @@ class FromFile:
         """What the name says beside the kind."""
         return ()
 
-    def source(self) -> tuple[str, str]:
-        """Path or address, and sha256; where no path is given, those of the published file."""
-        return (self.path, self.sha256) if self.path else self.PUBLISHED
-
     @property
     def problems(self) -> Sequence[Problem]:
-        """All that count. ValueError, in one line, for a file that cannot be used."""
+        """All that count. ValueError, in one line, where they cannot be had."""
         return self._problems
 
     @property
@@ -61,37 +51,29 @@ class FromFile:
 
     @functools.cached_property
     def _problems(self) -> tuple[Problem, ...]:
-        path = locate(*self.source())
-        made = [problem for row in read_rows(path) if (problem := self.read(row)) is not None]
-        seen: set[str] = set()
-        for problem in made:
-            if problem.id in seen:
-                raise ValueError(f"{path.name} has the problem {problem.id!r} twice")
-            seen.add(problem.id)
-        if missing := [name for name in self.ids if name not in seen]:
-            raise ValueError(f"{path.name} has no problem {missing[0]!r}, which ids asks for")
-        if not made:
-            raise ValueError(f"{path.name} holds no problem")
-        wanted = [problem for problem in made if not self.ids or problem.id in self.ids]
-        return tuple(wanted[: self.limit or None])
+        return tuple(self.make())
 
     @functools.cached_property
     def _fingerprint(self) -> str:
         told = {
             "kind": type(self).__name__,
             "protocol": self.PROTOCOL,
-            "data": digest_of(locate(*self.source())),
+            "data": self.data(),
             "settings": {
                 field.name: repr(getattr(self, field.name))
                 for field in dataclasses.fields(self)  # type: ignore[arg-type]
-                if field.name not in ("path", "sha256")
+                if field.name not in self.UNTOLD
             },
             "prompts": [dataclasses.asdict(self.prompt(problem)) for problem in self.problems],
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
-    def read(self, row: Row) -> Problem | None:
-        """The problem in a row; None for one that does not count."""
+    def make(self) -> Sequence[Problem]:
+        """The problems. ValueError, in one line, where they cannot be had."""
+        raise NotImplementedError
+
+    def data(self) -> str:
+        """What names the data: equal for equal ones."""
         raise NotImplementedError
 
     def prompt(self, problem: Problem) -> Prompt:
@@ -113,6 +95,50 @@ class FromFile:
     def canonical(self, problem: Problem) -> str | None:
         """An answer that scores 1, where the data has one."""
         return None
+
+
+@spec
+class FromFile(Dataset):
+    """path: of a local file, or its address with the `sha256` (hex) that it must have; "" for the
+    published file, where a task knows one. ids: of the problems that count; none means all. limit:
+    how many of those, from the first; 0 means all.
+    """
+
+    PUBLISHED: ClassVar[tuple[str, str]] = ("", "")  # address and sha256
+    UNTOLD: ClassVar[tuple[str, ...]] = ("path", "sha256")
+
+    path: str = ""
+    sha256: str = ""
+    ids: tuple[str, ...] = ()
+    limit: int = 0
+
+    def source(self) -> tuple[str, str]:
+        """Path or address, and sha256; where no path is given, those of the published file."""
+        return (self.path, self.sha256) if self.path else self.PUBLISHED
+
+    def make(self) -> Sequence[Problem]:
+        """Those in the file. ValueError, in one line, for a file that cannot be used."""
+        path = locate(*self.source())
+        made = [problem for row in read_rows(path) if (problem := self.read(row)) is not None]
+        seen: set[str] = set()
+        for problem in made:
+            if problem.id in seen:
+                raise ValueError(f"{path.name} has the problem {problem.id!r} twice")
+            seen.add(problem.id)
+        if missing := [name for name in self.ids if name not in seen]:
+            raise ValueError(f"{path.name} has no problem {missing[0]!r}, which ids asks for")
+        if not made:
+            raise ValueError(f"{path.name} holds no problem")
+        wanted = [problem for problem in made if not self.ids or problem.id in self.ids]
+        return wanted[: self.limit or None]
+
+    def data(self) -> str:
+        """sha256 (hex) of the file."""
+        return digest_of(locate(*self.source()))
+
+    def read(self, row: Row) -> Problem | None:
+        """The problem in a row; None for one that does not count."""
+        raise NotImplementedError
 
 
 def accepted(result: Result) -> float | None:
