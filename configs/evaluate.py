@@ -145,7 +145,8 @@ def crosscodeeval() -> Evaluation:
 
 def programs() -> Evaluation:
     """Small Python functions that codejax makes itself, of three levels, to write and to fill in;
-    for models too small for HumanEval. Reads no file.
+    for models too small for HumanEval. Reads no file. What `make quickstart` leaves, a model of 3M
+    parameters that is pre-trained alone, gets next to none right.
 
     codejax run --config=configs/evaluate.py:programs --config.model=FOLDER --workdir=DIR
     Those that a model may be trained on: --config.tasks[0].split=train

@@ -6,13 +6,15 @@ from codejax.experiments.compression import Compression
 from codejax.experiments.interpreter_sources import InterpreterSources
 from codejax.experiments.quickstart import Quickstart
 from codejax.experiments.samples import Samples
+from codejax.experiments.small_benchmark import SmallBenchmark
 from codejax.generate.requests import Sampling
 
 from .pretrain import quickstart
 
 
 def cpu() -> Quickstart:
-    """A corpus, a tokenizer, a small model and a report of it, on two CPU cores.
+    """A corpus, a tokenizer, a small model, programs of its that are run, and a report of all that,
+    on two CPU cores.
 
     codejax run --config=configs/quickstart.py:cpu --workdir=runs/quickstart
     Shorter: --config.training.num_steps=100
@@ -27,4 +29,5 @@ def cpu() -> Quickstart:
             length=training.data.length,
             sampling=Sampling(max_new_tokens=96, temperature=0.3, top_p=0.9),
         ),
+        benchmark=SmallBenchmark(),
     )

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from etils import epath
+
 from codejax.experiments.evaluated import evaluations
 from codejax.experiments.figures import MODES, Figure
+from codejax.experiments.panes import panes
 from codejax.experiments.record import Line, RunRecord
 from codejax.pages.markup import Html, element, facts, join, table
 from codejax.pages.spelling import BLANK, brief, clock, number, plain, short, spell
@@ -18,21 +21,28 @@ from codejax.pages.stylesheet import STYLESHEET
 from codejax.recipe import difference, fingerprint, render
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-CONTEXT_LINES, MARKED_LINES = 14, 24  # shown of a sample's prefix and suffix, and of its middle
 
 
-def page(runs: Sequence[RunRecord], figures: Sequence[Figure], *, command: str) -> str:
-    """The whole document; `command` makes the report again."""
+def page(
+    runs: Sequence[RunRecord],
+    figures: Sequence[Figure],
+    *,
+    command: str,
+    folder: epath.PathLike = ".",
+) -> str:
+    """The whole document; `command` makes the report again. folder: where it will lie, which links
+    to other files start from.
+    """
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
     sections = [
         _header(runs, title),
         *(_damage(run) for run in runs if run.damaged),
         _tiles(runs[0]) if len(runs) == 1 else _comparison(runs),
-        *evaluations(runs),
         *_held_out(runs, _named(figures, "held_out")),
         *_compression(runs, _named(figures, "compression")),
         *_training(figure for figure in figures if figure.name not in ("held_out", "compression")),
         *(section for run in runs for section in _samples(run, single=len(runs) == 1)),
+        *evaluations(runs, folder),
         *_data(runs[0]),
         *_provenance(runs),
         _again(runs, command),
@@ -245,49 +255,9 @@ def _samples(run: RunRecord, *, single: bool) -> Iterator[Html]:
             "section",
             element("h3", sample["title"]),
             element("div", sample["note"], class_="where"),
-            element(
-                "div",
-                _pane("The model", sample, "generated", "made"),
-                _pane("The file", sample, "truth", "truth"),
-                class_="panes",
-            ),
+            panes(sample, "The file"),
             class_="sample",
         )
-
-
-def _pane(name: str, sample: Line, part: str, mark: str) -> Html:
-    """One version of a sample: grey context around the marked part."""
-    prefix, suffix = sample["prefix"], sample.get("suffix", "")
-    text = element(
-        "pre",
-        _context(prefix, keep_end=True),
-        _marked(sample[part], mark),
-        _context(suffix, keep_end=False),
-    )
-    return element("div", element("div", name, class_="pane-name"), text)
-
-
-def _marked(text: str, mark: str) -> Html:
-    """The marked part; of one that runs on and on, the first lines and how many more there are."""
-    lines = text.splitlines(keepends=True)
-    if len(lines) <= MARKED_LINES:
-        return element("mark", text, class_=mark)
-    shown = element("mark", "".join(lines[:MARKED_LINES]), class_=mark)
-    return join(shown, element("span", f"… {len(lines) - MARKED_LINES} more\n", class_="cut"))
-
-
-def _context(text: str, *, keep_end: bool) -> Html:
-    """The lines of a context that lie next to the marked part; how many more there are is said."""
-    lines = text.splitlines(keepends=True)
-    hidden = len(lines) - CONTEXT_LINES
-    if hidden <= 0:
-        return element("span", text, class_="context")
-    plural = "line" if hidden == 1 else "lines"
-    if keep_end:
-        cut = element("span", f"… {hidden} {plural} above\n", class_="cut")
-        return join(cut, element("span", "".join(lines[hidden:]), class_="context"))
-    cut = element("span", f"… {hidden} {plural} below", class_="cut")
-    return join(element("span", "".join(lines[:CONTEXT_LINES]), class_="context"), cut)
 
 
 def _data(run: RunRecord) -> Iterator[Html]:

@@ -1,7 +1,8 @@
 """From the source code of this machine to a trained model and a report about it, in one recipe.
 
 In: a work folder. Out, in it: a corpus and tokenizer of what `InterpreterSources` finds, a training
-run, `results.json` with what was measured on files never seen, and `report/index.html`. Run again
+run, `results.json` with what was measured on files never seen and by running what the model wrote,
+`evaluation/` with every such sample, and `report/index.html`. Run again
 in the same folder, it skips what is done and goes on from where it was. Everything it does is done
 elsewhere; here is the order.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import pathlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,11 +26,13 @@ from rich.table import Table
 from codejax.data.corpus import Corpus
 from codejax.data.corpus_build import TrainBPE, build_corpora
 from codejax.data.document import Document
+from codejax.evaluation.recipe import render
 from codejax.experiments.compression import Compression, measure
 from codejax.experiments.figures import MODES
 from codejax.experiments.interpreter_sources import InterpreterSources
 from codejax.experiments.report import report
 from codejax.experiments.samples import Samples, write_samples
+from codejax.experiments.small_benchmark import SmallBenchmark, measure_tasks
 from codejax.generate.engine import Engine, EngineSettings
 from codejax.generate.prompts import Prompts
 from codejax.generate.text import Texts
@@ -39,6 +43,7 @@ from codejax.recipe import (
     RecipeError,
     difference,
     dumps,
+    fingerprint,
     freeze,
     loads,
     render_difference,
@@ -50,6 +55,7 @@ from codejax.train.training import Run, Training
 
 RECORD = "quickstart.json"
 TRAIN, HELD_OUT = "corpus/train", "corpus/held_out"
+JUDGED = ("evaluations", "examples", "not_judged")  # results of the benchmark
 
 
 @spec
@@ -66,6 +72,7 @@ class Quickstart(Recipe):
     training: Training
     compression: Compression = Compression()
     samples: Samples = Samples()
+    benchmark: SmallBenchmark = SmallBenchmark()
 
     def check(self) -> None:
         named = {source.corpus for source in self.training.data.sources}
@@ -135,17 +142,35 @@ class Quickstart(Recipe):
                 measure(contents(), contents_by_hash(train), self.compression)
             ),
         )
+        texts = functools.cache(lambda: self.texts(run(), trained()[1], held_out))
         results.step(
             "samples",
             lambda: [
                 dataclasses.asdict(one)
-                for one in write_samples(
-                    texts_of(run(), trained()[1], held_out, self.samples),
-                    documents(held_out),
-                    self.samples,
-                )
+                for one in write_samples(texts(), documents(held_out), self.samples)
             ],
         )
+        if results.values.get("not_judged"):  # the machine may be another one by now
+            results.drop(*JUDGED)
+        if not set(JUDGED) <= results.values.keys():
+            found = measure_tasks(
+                texts(),
+                self.benchmark,
+                str(held_out.path),
+                pathlib.Path(workdir),
+                identity={"recipe": fingerprint(training)},
+            )
+            values = (found.results, found.examples, found.not_judged)
+            for name, value in zip(JUDGED, values, strict=True):
+                results.step(name, lambda value=value: value)
+
+    def texts(self, run: Run, params: Any, corpus: Corpus) -> Texts:
+        """What answers all questions, of samples and of the benchmark, on the run's mesh."""
+        shards = rules.batch_shards(run.mesh)
+        slots = -(-self.benchmark.slots // shards) * shards
+        settings = EngineSettings(slots=slots, length=self.samples.length)
+        engine = Engine(run.model, params, settings, mesh=run.mesh)
+        return Texts(engine, Prompts(corpus.tokenizer))
 
 
 class Results:
@@ -154,6 +179,10 @@ class Results:
     def __init__(self, path: epath.Path):
         self._path = path
         self.values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def drop(self, *names: str) -> None:
+        """Forget results, so that their steps are done again."""
+        self.values = {name: one for name, one in self.values.items() if name not in names}
 
     def step(self, name: str, make: Callable[[], Any]) -> Any:
         """The result of that name, made now if it is not there."""
@@ -222,15 +251,6 @@ def evaluate(run: Run, corpus: Corpus, params: Any) -> dict[str, Any]:
     }
 
 
-def texts_of(run: Run, params: Any, corpus: Corpus, samples: Samples) -> Texts:
-    """What answers all questions of `samples` together, on the run's mesh."""
-    shards = rules.batch_shards(run.mesh)
-    wanted = max(1, samples.num_completions + samples.num_infills)
-    settings = EngineSettings(slots=-(-wanted // shards) * shards, length=samples.length)
-    engine = Engine(run.model, params, settings, mesh=run.mesh)
-    return Texts(engine, Prompts(corpus.tokenizer))
-
-
 def documents(corpus: Corpus) -> Iterator[Document]:
     """Every document with its text."""
     for index in range(len(corpus)):
@@ -268,3 +288,7 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
         f"The model has {size['parameters']:,} parameters ({size['parameter_bytes'] / 1e6:.1f} MB),"
         " which a compressor has not: the figures stand side by side, and no win is claimed."
     )
+    if results["evaluations"]:
+        console.print(render(results["evaluations"]))
+    if results["not_judged"]:
+        console.print(f"Programs were not run on this machine: {results['not_judged']}")

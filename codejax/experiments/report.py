@@ -34,5 +34,5 @@ def report(workdirs: Sequence[epath.PathLike], output: epath.PathLike) -> epath.
     folders = " ".join(shlex.quote(str(run.path)) for run in runs)
     command = f"codejax report {folders} --output={shlex.quote(str(output))}"
     index = output / "index.html"
-    index.write_text(page(runs, figures, command=command), encoding="utf-8")
+    index.write_text(page(runs, figures, command=command, folder=output), encoding="utf-8")
     return index

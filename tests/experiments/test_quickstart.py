@@ -20,6 +20,7 @@ from codejax.experiments.compression import Compression
 from codejax.experiments.interpreter_sources import InterpreterSources
 from codejax.experiments.quickstart import Quickstart, Results, documents, placed
 from codejax.experiments.samples import Samples
+from codejax.experiments.small_benchmark import SmallBenchmark
 from codejax.generate.requests import Sampling
 from codejax.model.attention import Attention
 from codejax.model.layers import GatedMLP
@@ -31,6 +32,8 @@ from codejax.train.held_out import HeldOut
 from codejax.train.training import Training
 
 STEPS = ("data", "model", "held_out", "compression", "samples")
+STEPS += ("evaluations", "examples", "not_judged")
+TASKS = ("programs_held_out", "programs_held_out_infill", "line_infill")
 
 
 def small() -> Quickstart:
@@ -46,7 +49,7 @@ def small() -> Quickstart:
             tied_embeddings=True,
             scan=False,
         ),
-        data=Data(sources=(Source(corpus="corpus/train", fim=Fim()),), length=64),
+        data=Data(sources=(Source(corpus="corpus/train", fim=Fim()),), length=192),
         held_out=HeldOut(corpus="corpus/held_out", every_steps=2, max_rows=8, chunk=64),
         global_batch_size=8,
         num_steps=4,
@@ -61,7 +64,15 @@ def small() -> Quickstart:
         training=training,
         compression=Compression(max_primer_bytes=100_000),
         samples=Samples(
-            num_completions=1, num_infills=1, length=64, sampling=Sampling(max_new_tokens=4)
+            num_completions=1, num_infills=1, length=192, sampling=Sampling(max_new_tokens=4)
+        ),
+        benchmark=SmallBenchmark(
+            num_programs=3,
+            num_lines=2,
+            num_samples=1,
+            sampling=Sampling(max_new_tokens=4),
+            slots=2,
+            executor="local:1",
         ),
     )
     check(recipe)
@@ -95,6 +106,21 @@ def test_everything_is_measured_on_the_same_bytes(workdir: epath.Path):
     assert seen.isdisjoint(contents)
 
 
+def test_the_model_is_evaluated_by_running_what_it_writes(workdir: epath.Path):
+    results = json.loads((workdir / "results.json").read_text())
+    assert not results["not_judged"]
+    assert tuple(results["evaluations"]) == TASKS
+    page = (workdir / "report/index.html").read_text()
+    for task, one in results["evaluations"].items():
+        assert one["absent"] == 0
+        assert (workdir / one["page"]).exists()
+        assert f'href="../evaluation/{task}/index.html"' in page
+    for task in TASKS[:2]:
+        assert results["evaluations"][task]["failed_generations"] == 0
+        assert sum(results["evaluations"][task]["verdicts"].values()) == 3
+    assert results["examples"]
+
+
 def test_report_comes_last_and_what_is_done_is_not_done_again(
     workdir: epath.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -102,6 +128,7 @@ def test_report_comes_last_and_what_is_done_is_not_done_again(
     monkeypatch.delattr(Training, "run")
     monkeypatch.delattr(quickstart, "measure")
     monkeypatch.delattr(quickstart, "evaluate")
+    monkeypatch.delattr(quickstart, "measure_tasks")
     monkeypatch.delattr(InterpreterSources, "survey")
     (workdir / "report/index.html").unlink()
     assert small().run(workdir) == 0
@@ -131,6 +158,15 @@ def test_a_training_that_stops_hands_on_its_exit_code(
     monkeypatch.setattr(quickstart, "build_corpora", lambda *_, **__: {"train": 0, "held_out": 0})
     assert small().run(epath.Path(tmp_path / "run")) == 75
     assert not (tmp_path / "run/report").exists()
+
+
+def test_what_could_not_be_judged_is_tried_again(tmp_path: pathlib.Path):
+    results = Results(epath.Path(tmp_path / "results.json"))
+    results.step("kept", lambda: 1)
+    results.step("not_judged", lambda: "no worker")
+    results.drop("not_judged", "evaluations")
+    assert results.step("not_judged", lambda: "") == ""
+    assert Results(epath.Path(tmp_path / "results.json")).values == {"kept": 1, "not_judged": ""}
 
 
 def test_results_survive_a_step_that_fails(tmp_path: pathlib.Path):
@@ -165,7 +201,7 @@ def spoil(name: str) -> Quickstart:
             vocab_size=640, width=16, num_layers=1, mixers=(Attention(num_heads=2),), ffns=()
         )
     else:
-        recipe.samples.length = 128
+        recipe.samples.length = 256
     return recipe
 
 
