@@ -98,8 +98,8 @@ class Programs(Dataset):
         text = problem.data["prompt"]
         if self.style == "chat":
             return ask_for_function(text)
-        if self.style == "base":
-            return Prompt(text, stop=STOPS)
+        if self.style == "base":  # a token of the answer may span a newline and what follows it
+            return Prompt(text.removesuffix("\n"), stop=STOPS)
         before, _, after = problem.data["hole"]
         return Prompt(text + before, suffix=after, stop=("\n",))
 
@@ -109,7 +109,7 @@ class Programs(Dataset):
         if self.style == "chat":
             return last_block(answer) if fenced_blocks(answer) else answer
         if self.style == "base":
-            return text + answer
+            return text.removesuffix("\n") + answer
         before, _, after = problem.data["hole"]
         return text + before + answer + after
 
@@ -127,7 +127,7 @@ class Programs(Dataset):
     def canonical(self, problem: Problem) -> str:
         if self.style == "chat":
             return f"```python\n{training_text(problem)}```"
-        return problem.data["body"] if self.style == "base" else problem.data["hole"][1]
+        return f"\n{problem.data['body']}" if self.style == "base" else problem.data["hole"][1]
 
 
 def training_text(problem: Problem) -> str:

@@ -43,12 +43,12 @@ def half_right() -> Texts:
     task = Programs(num_problems=SMALL.num_programs)
     tokenizer = ByteTokenizer()
     known = {
-        problem.data["prompt"].encode(): problem.data["body"].encode()
+        task.prompt(problem).text.encode(): task.canonical(problem).encode()
         for problem in task.problems[: SMALL.num_programs // 2]
     }
 
     def script(request: Request) -> list[int]:
-        return [*known.get(tokenizer.decode(request.prompt), b"    return None\n")]
+        return [*known.get(tokenizer.decode(request.prompt), b"\n    return None\n")]
 
     return Texts(ScriptedEngine(script), Prompts(tokenizer))
 
