@@ -65,7 +65,8 @@ class SmallBenchmark:
             count = self.num_programs
             made += [Programs(num_problems=count), Programs(num_problems=count, style="infill")]
         if self.num_lines:
-            made.append(LineInfill(corpus=corpus, num_problems=self.num_lines))
+            lines = LineInfill(corpus=corpus, num_problems=self.num_lines, before=400, after=200)
+            made.append(lines)
         return made
 
 
