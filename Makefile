@@ -26,8 +26,11 @@ help:
 quickstart: $(VENV)/.runtime
 	@JAX_PLATFORMS=cpu $(BIN)/codejax run --config=configs/quickstart.py:cpu --workdir=runs/quickstart
 
+# The files of tests on all cores, up to eight.
+TEST = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest
+	@$(TEST)
 
 test-slow: $(VENV)/.slow
 	@$(BIN)/python -m pytest -m slow

@@ -35,7 +35,7 @@ RUNTIME = [
     "prometheus_client>=0.22",
     "rapidfuzz>=3.10",
 ]
-TEST = ["pytest>=9.0", "hypothesis>=6.130", "pyyaml>=6.0"]
+TEST = ["pytest>=9.0", "pytest-xdist>=3.8", "hypothesis>=6.130", "pyyaml>=6.0"]
 TEST += ["jinja2>=3.1"]  # chat templates
 TEST += ["grpcio-tools==1.85.1"]  # which wrote codejax/execution/execution_pb2.py
 # The TPU compiler, for the tests that compile ahead of time; it has wheels for this platform alone.
