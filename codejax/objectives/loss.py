@@ -20,18 +20,34 @@ import jax.numpy as jnp
 from codejax.data.batch import Batch
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["sum", "weight", "metrics"], meta_fields=[])
+@jax.tree_util.register_dataclass
 @dataclass
 class Loss:
     """A loss as sums over tokens.
 
     sum: what is minimised, times weight. weight: its normaliser. metrics: further sums, normalised
-    like the loss.
+    like the loss. maxima: the largest over tokens of what is at least 0, without gradient.
     """
 
     sum: jax.Array
     weight: jax.Array
     metrics: dict[str, jax.Array] = field(default_factory=dict)
+    maxima: dict[str, jax.Array] = field(default_factory=dict)
+
+    def merge(self, other: Loss) -> Loss:
+        """The loss over the tokens of both."""
+        maxima = jax.tree.map(jnp.maximum, self.maxima, other.maxima)
+        return Loss(
+            self.sum + other.sum,
+            self.weight + other.weight,
+            jax.tree.map(jnp.add, self.metrics, other.metrics),
+            maxima,
+        )
+
+    def merge_over(self, axes: str | tuple[str, ...]) -> Loss:
+        """The loss over the tokens of all devices along mesh axes."""
+        total, weight, metrics = jax.lax.psum((self.sum, self.weight, self.metrics), axes)
+        return Loss(total, weight, metrics, jax.lax.pmax(self.maxima, axes))
 
 
 class LanguageModel(Protocol):
@@ -46,6 +62,14 @@ class Objective(Protocol):
     """A loss over a batch."""
 
     def __call__(self, model: Any, params: Any, batch: Batch, key: jax.Array) -> Loss: ...
+
+
+def stream(batch: Batch, name: str) -> jax.Array:
+    """A batch's stream of that name; ValueError where it has none."""
+    if name not in batch.streams:
+        present = ", ".join(sorted(batch.streams)) or "none"
+        raise ValueError(f"the batch has no stream {name!r} (streams: {present})")
+    return batch.streams[name]
 
 
 Unembed = Callable[[jax.Array, jax.Array], jax.Array]
@@ -80,16 +104,18 @@ def cross_entropy(
     as the value (three products with the head instead of four); weights and the parts get none.
     z_loss: coefficient of log(Z)^2 (PaLM, arXiv 2204.02311, section 5).
     """
-    length = hidden_BLD.shape[1]
+    chunks = split_length(chunk, hidden_BLD, targets_BL, weights_BL)
+    return _sweep(unembed, z_loss, head, *chunks)
+
+
+def split_length(chunk: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Each [B, L, ...] -> [L / chunk, B, chunk, ...]; ValueError where chunk does not divide L."""
+    length = arrays[0].shape[1]
     if length % chunk:
         raise ValueError(
             f"chunk={chunk} does not divide the row length {length}; change recipe.objective.chunk"
         )
-    chunks = tuple(
-        a.reshape(a.shape[0], -1, chunk, *a.shape[2:]).swapaxes(0, 1)
-        for a in (hidden_BLD, targets_BL, weights_BL)
-    )
-    return _sweep(unembed, z_loss, head, *chunks)
+    return tuple(a.reshape(a.shape[0], -1, chunk, *a.shape[2:]).swapaxes(0, 1) for a in arrays)
 
 
 def _chunk_sum(unembed, z_loss, head, hidden_BCD, targets_BC, weights_BC):

@@ -53,7 +53,7 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
         metrics = {"loss": loss.sum * scale, "weight": loss.weight, "gradient_norm": norm}
-        metrics |= {name: total * scale for name, total in loss.metrics.items()}
+        metrics |= {name: total * scale for name, total in loss.metrics.items()} | loss.maxima
         metrics["tokens"] = jnp.sum(batch.segments > 0)
         metrics["nonfinite"] = 1 - finite.astype(jnp.int32)
         next_state = TrainState(
@@ -85,7 +85,7 @@ def sharded_loss(model: Any, objective: Objective, mesh: jax.sharding.Mesh | Non
 
     def local(params: Any, batch: Batch, key: jax.Array) -> Loss:
         key = jax.random.fold_in(key, jax.lax.axis_index(manual))
-        return jax.lax.psum(objective(model, params, batch, key), manual)
+        return objective(model, params, batch, key).merge_over(manual)
 
     parts = jax.tree.map(
         lambda axes: rules.partition(axes, mesh, manual), model.axes(), is_leaf=rules.is_axes
@@ -125,7 +125,8 @@ def accumulate(
     keys = jax.random.split(key, num_microbatches)
 
     def add(sums: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, sums, one(*part)), None
+        (loss, gradients), (more, further) = sums, one(*part)
+        return (loss.merge(more), jax.tree.map(jnp.add, gradients, further)), None
 
     shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts), key)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
