@@ -104,8 +104,33 @@ def cross_entropy(
     as the value (three products with the head instead of four); weights and the parts get none.
     z_loss: coefficient of log(Z)^2 (PaLM, arXiv 2204.02311, section 5).
     """
-    chunks = split_length(chunk, hidden_BLD, targets_BL, weights_BL)
-    return _sweep(unembed, z_loss, head, *chunks)
+    chunk_sum = partial(_cross_entropy_of_chunk, unembed, z_loss)
+    return sweep(chunk_sum, head, hidden_BLD, targets_BL, weights_BL, chunk=chunk)
+
+
+def _cross_entropy_of_chunk(unembed, z_loss, head, hidden_BCD, targets_BC, weights_BC):
+    """Loss of one chunk, batch and length folded: sum, (cross-entropy, z-loss)."""
+    logits = unembed(head, hidden_BCD.reshape(-1, hidden_BCD.shape[-1]))
+    nll, log_z = token_losses(logits, targets_BC.reshape(-1))
+    weights = weights_BC.reshape(-1)
+    nll_sum = jnp.sum(nll * weights)
+    z_sum = z_loss * jnp.sum(log_z**2 * weights)
+    return nll_sum + z_sum, {"cross_entropy": nll_sum, "z_loss": z_sum}
+
+
+def sweep(
+    chunk_sum: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
+    head: jax.Array,
+    hidden_BLD: jax.Array,
+    *data: jax.Array,
+    chunk: int,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Sum over chunks of the length of `chunk_sum(head, hidden_BCD, *data) -> (sum, parts)`, and of
+    its parts, plain values. data: [B, L, ...], which get no gradient.
+
+    Value and gradient are computed in one pass over the chunks.
+    """
+    return _sweep(chunk_sum, head, *split_length(chunk, hidden_BLD, *data))
 
 
 def split_length(chunk: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -118,34 +143,24 @@ def split_length(chunk: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(a.reshape(a.shape[0], -1, chunk, *a.shape[2:]).swapaxes(0, 1) for a in arrays)
 
 
-def _chunk_sum(unembed, z_loss, head, hidden_BCD, targets_BC, weights_BC):
-    """Loss of one chunk, batch and length folded: sum, (cross-entropy, z-loss)."""
-    logits = unembed(head, hidden_BCD.reshape(-1, hidden_BCD.shape[-1]))
-    nll, log_z = token_losses(logits, targets_BC.reshape(-1))
-    weights = weights_BC.reshape(-1)
-    nll_sum = jnp.sum(nll * weights)
-    z_sum = z_loss * jnp.sum(log_z**2 * weights)
-    return nll_sum + z_sum, {"cross_entropy": nll_sum, "z_loss": z_sum}
+def _zeros(chunk_sum, head, chunks):
+    shapes = jax.eval_shape(chunk_sum, head, *(x[0] for x in chunks))
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
-def _zeros() -> tuple[jax.Array, dict[str, jax.Array]]:
-    zero = jnp.zeros((), jnp.float32)
-    return zero, {"cross_entropy": zero, "z_loss": zero}
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sweep(unembed, z_loss, head, hidden, targets, weights):
-    head = head.astype(hidden.dtype)
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sweep(chunk_sum, head, *chunks):
+    head = head.astype(chunks[0].dtype)
 
     def add(sums, chunk):
-        return jax.tree.map(jnp.add, sums, _chunk_sum(unembed, z_loss, head, *chunk)), None
+        return jax.tree.map(jnp.add, sums, chunk_sum(head, *chunk)), None
 
-    return jax.lax.scan(add, _zeros(), (hidden, targets, weights))[0]
+    return jax.lax.scan(add, _zeros(chunk_sum, head, chunks), chunks)[0]
 
 
-def _sweep_forward(unembed, z_loss, head, hidden, targets, weights):
-    rounded = head.astype(hidden.dtype)
-    gradient = jax.value_and_grad(partial(_chunk_sum, unembed, z_loss), (0, 1), has_aux=True)
+def _sweep_forward(chunk_sum, head, *chunks):
+    rounded = head.astype(chunks[0].dtype)
+    gradient = jax.value_and_grad(chunk_sum, (0, 1), has_aux=True)
 
     def add(carry, chunk):
         sums, d_head = carry
@@ -153,15 +168,15 @@ def _sweep_forward(unembed, z_loss, head, hidden, targets, weights):
         sums = jax.tree.map(jnp.add, sums, value)
         return (sums, d_head + d_head_chunk.astype(d_head.dtype)), d_hidden_chunk
 
-    start = (_zeros(), jnp.zeros(head.shape, jnp.float32))
-    (sums, d_head), d_hidden = jax.lax.scan(add, start, (hidden, targets, weights))
-    return sums, (d_head.astype(head.dtype), d_hidden)
+    start = (_zeros(chunk_sum, rounded, chunks), jnp.zeros(head.shape, jnp.float32))
+    (sums, d_head), d_hidden = jax.lax.scan(add, start, chunks)
+    return sums, (d_head.astype(head.dtype), d_hidden, (None,) * (len(chunks) - 1))
 
 
-def _sweep_backward(unembed, z_loss, saved, cotangents):
-    d_head, d_hidden = saved
+def _sweep_backward(chunk_sum, saved, cotangents):
+    d_head, d_hidden, rest = saved
     scale = cotangents[0]
-    return d_head * scale.astype(d_head.dtype), d_hidden * scale.astype(d_hidden.dtype), None, None
+    return d_head * scale.astype(d_head.dtype), d_hidden * scale.astype(d_hidden.dtype), *rest
 
 
 _sweep.defvjp(_sweep_forward, _sweep_backward)

@@ -82,7 +82,7 @@ class Ppo:
 @spec
 class Gspo:
     """PPO's clip of a sequence's ratio, exp(mean log ratio of its tokens) (Zheng et al. 2025, arXiv
-    2507.18071, equations 5, 7 and 14): the value is the sequence's, the gradient goes through each
+    2507.18071, section 4.3): the value is the sequence's, the gradient goes through each
     token. Meant for means over sequences.
     """
 
@@ -103,7 +103,7 @@ class Gspo:
 @spec
 class Cispo:
     """-clip(ratio) A log p, without a gradient through the clipped ratio (MiniMax 2025, arXiv
-    2506.13585, equation 4): a clipped token still learns. clip_low 1 sets no lower bound.
+    2506.13585): a clipped token still learns. clip_low 1 sets no lower bound.
     """
 
     clip_low: float = 1.0

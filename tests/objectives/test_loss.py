@@ -57,7 +57,7 @@ def test_chunked_equals_plain(chunk, tied):
 
 def test_chunked_equals_plain_mutant(monkeypatch):
     """A sweep that forgets the cotangent's scale, or a chunk's weights, is caught."""
-    forgetful = lambda *args: (*args[2], None, None)  # noqa: E731
+    forgetful = lambda _, saved, cotangents: (*saved[:2], *saved[2])  # noqa: E731
     monkeypatch.setattr(loss_module._sweep, "bwd", forgetful)
     with pytest.raises(AssertionError):
         check_chunked_equals_plain(8)
