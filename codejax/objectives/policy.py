@@ -6,21 +6,23 @@ nothing of rewards, groups or estimators, and takes no decision about staleness.
 
 Streams, float32 [B, L], read on tokens where `normalizer` is above 0: `advantages`,
 `behavior_log_probs` (of the sampler), `normalizer`; where there are any, `proximal_log_probs` (of
-the trainer, before the update), `reference_log_probs`, and `kl_coefficient` (in place of the
-recipe's, for an adaptive one).
+the trainer, before the update), `reference_log_probs`, `kl_coefficient` (in place of the recipe's,
+for an adaptive one), `values` and `returns` (of a critic).
 """
 # SPDX-License-Identifier: Apache-2.0
 
 # B batch  L length
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+import dataclasses
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
 from codejax.data.batch import Batch
-from codejax.objectives.log_probs import score_targets
+from codejax.objectives.critic import Critic, WithValues
+from codejax.objectives.log_probs import token_log_probs
 from codejax.objectives.loss import LanguageModel, Loss, stream
 from codejax.objectives.segments import of_each_token, segment_sums
 from codejax.recipe import spec
@@ -178,15 +180,17 @@ class Policy:
     surrogate: the loss of a token. correction: of what trainer and sampler disagree about; the
     surrogate's ratio is then that to `proximal_log_probs`. Without these the ratio is that to the
     sampler itself, which a correction would apply twice. reference: KL to `reference_log_probs`, or
-    None. entropy_coefficient: of a bonus for the entropy of the distribution. temperature: that of
-    the sampler, where `behavior_log_probs` are of what it drew from. chunk: positions of the row
-    whose logits are held at a time; it divides the row.
+    None. entropy_coefficient: of a bonus for the entropy of the distribution. critic: the loss of a
+    model `WithValues`, or None. temperature: that of the sampler, where `behavior_log_probs` are of
+    what it drew from. chunk: positions of the row whose logits are held at a time; it divides the
+    row.
     """
 
     surrogate: Ppo | Gspo | Cispo = Ppo()
     correction: Tis | Mis | None = None
     reference: ReferenceKl | None = None
     entropy_coefficient: float = 0.0
+    critic: Critic | None = None
     temperature: float = 1.0
     chunk: int = 128
 
@@ -196,10 +200,22 @@ class Policy:
 
     def __call__(self, model: LanguageModel, params: Any, batch: Batch, key: jax.Array) -> Loss:
         """Sums of the loss over the batch; `key` is unused. ValueError for a missing stream."""
-        log_probs, entropies = score_targets(
-            model, params, batch, chunk=self.chunk, temperature=self.temperature
+        hidden_BLD = model.hidden(params, batch)
+        log_probs, entropies = token_log_probs(
+            model.unembed,
+            model.head(params),
+            hidden_BLD,
+            batch.targets,
+            chunk=self.chunk,
+            temperature=self.temperature,
         )
-        return self.of_tokens(log_probs, entropies, batch)
+        loss = self.of_tokens(log_probs, entropies, batch)
+        if self.critic is None:
+            return loss
+        values = cast(WithValues, model).values(params, hidden_BLD)
+        total = jnp.sum(self.critic.losses(values, batch) * batch.weights)
+        metrics = {**loss.metrics, "value_loss": jax.lax.stop_gradient(total)}
+        return dataclasses.replace(loss, sum=loss.sum + total, metrics=metrics)
 
     def of_tokens(self, log_probs: jax.Array, entropies: jax.Array, batch: Batch) -> Loss:
         """The loss from the policy's own log-probabilities and entropies, [B, L]."""

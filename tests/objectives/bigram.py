@@ -97,12 +97,19 @@ def lay_out(episodes: Sequence[Episode], rows: Sequence[Sequence[int]]) -> Batch
 
 
 def step_once(
-    objective: Any, params: Any, batch: Batch, *, num_devices: int = 1, num_microbatches: int = 1
+    objective: Any,
+    params: Any,
+    batch: Batch,
+    *,
+    model: Any = None,
+    num_devices: int = 1,
+    num_microbatches: int = 1,
 ) -> tuple[Any, dict[str, Any]]:
     """Gradients and metrics of one step: by descent at rate 1, the gradient is what goes."""
     mesh = make_mesh(Mesh(replica=-1, fsdp=1), jax.devices()[:num_devices])
     optimizer = optax.sgd(1.0)
-    step = make_step(Bigram(), objective, optimizer, num_microbatches=num_microbatches, mesh=mesh)
+    model = model or Bigram()
+    step = make_step(model, objective, optimizer, num_microbatches=num_microbatches, mesh=mesh)
     key = jax.random.key_data(jax.random.key(0))
     state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
     with jax.set_mesh(mesh):
