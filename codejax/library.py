@@ -88,16 +88,12 @@ def open_run(
     mesh: Mesh = ONE_DEVICE,
 ) -> Opened:
     """The parameters after `step`, or of the newest good checkpoint, of a training run."""
-    recipe, workdir = weights.recipe, weights.folder
-    if not isinstance(recipe, Training):
-        raise ValueError(f"{workdir}/recipe.json is of no training run, which alone has a model")
-    spelling = _tokenizer_of(recipe, workdir, tokenizer)
-    model, devices = _bind(recipe.model, dtype), make_part(mesh)
-    found = weights.restore(_shardings(model, devices), step)
-    _check_fits(spelling, model, workdir)
-    name = f"{recipe.name} after {found.step} steps"
-    params = found.state["params"]
-    return Opened(model, params, Prompts(spelling), recipe.data.length, name, devices)
+    model, devices = _bind(weights.model, dtype), make_part(mesh)
+    prompts, length = _asked(weights, tokenizer)
+    _check_fits(prompts.tokenizer, model, weights.folder)
+    found = weights.restore(shardings_of(model, devices), step)
+    name = f"{weights.recipe.name} after {found.step} steps"
+    return Opened(model, found.state["params"], prompts, length, name, devices)
 
 
 def open_foreign(
@@ -108,10 +104,24 @@ def open_foreign(
     mesh: Mesh = ONE_DEVICE,
 ) -> Opened:
     """Weights of others, with what their tokenizer begins texts with and its chat template."""
-    origin = pathlib.Path(weights.origin)
     model, devices = _bind(weights.model, dtype), make_part(mesh)
+    prompts, length = _asked(weights, tokenizer)
+    _check_fits(prompts.tokenizer, model, weights.folder)
+    params = weights.read(shardings_of(model, devices))
+    name = pathlib.Path(weights.folder).resolve().name
+    return Opened(model, params, prompts, length, name, devices)
+
+
+def _asked(weights: Weights, tokenizer: str) -> tuple[Prompts, int]:
+    """How a model is prompted, and the tokens it has been trained for."""
+    recipe = weights.recipe
+    if isinstance(recipe, Training):
+        spelling = _tokenizer_of(recipe, weights.folder, tokenizer)
+        return Prompts(spelling, template=weights.template()), recipe.data.length
+    if recipe is not None:  # a run that goes on from other weights, and is asked as they are
+        return _asked(find_weights(recipe.start), tokenizer or getattr(recipe, "tokenizer", ""))
+    origin = pathlib.Path(weights.origin)
     spelling = load_tokenizer(tokenizer or origin)
-    _check_fits(spelling, model, weights.folder)
     config = _read_object(origin / "config.json")
     generation = _read_object(origin / "generation_config.json")
     prompts = Prompts(
@@ -120,13 +130,11 @@ def open_foreign(
         template=read_template(origin),
         stop=[*_ids(generation.get("eos_token_id")), *_ids(config.get("eos_token_id"))],
     )
-    params = weights.read(_shardings(model, devices))
     length = config.get("max_position_embeddings") or config.get("n_positions") or 2048
-    name = pathlib.Path(weights.folder).resolve().name
-    return Opened(model, params, prompts, int(length), name, devices)
+    return prompts, int(length)
 
 
-def _shardings(model: Transformer, mesh: jax.sharding.Mesh | None) -> Any:
+def shardings_of(model: Transformer, mesh: jax.sharding.Mesh | None) -> Any:
     """A sharding for each parameter: by the table, or all of it on the first device."""
     if mesh is None:
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])

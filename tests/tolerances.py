@@ -50,6 +50,9 @@ TOLERANCES: dict[str, Tolerance] = {
     "cached": Tolerance(
         5e-4, "log-probabilities after layers whose sums go over blocks of the cache in turn"
     ),
+    "trainer_equals_sampler": Tolerance(
+        1e-4, "log-probabilities of one token by a cached step and by a full pass, in float32"
+    ),
     "rope": Tolerance(1e-3, "angles of some thousand radians hold four decimals in float32"),
     "rope_relative": Tolerance(
         2e-3, "as rope, summed over the 64 coordinates of a score of order ten"
@@ -66,9 +69,6 @@ TOLERANCES: dict[str, Tolerance] = {
     "chunked_equals_plain": Tolerance(
         2e-5, "float32 sums of a few hundred token losses in another order"
     ),
-    "trainer_equals_sampler": Tolerance(
-        1e-4, "log-probabilities from cached keys and from whole rows, both in float32"
-    ),
     "worked_loss": Tolerance(
         3e-6, "a few float32 operations on ratios, which exponentials of up to 20 amplify"
     ),
@@ -77,6 +77,12 @@ TOLERANCES: dict[str, Tolerance] = {
     ),
     "packed_equals_unpacked": Tolerance(
         2e-5, "the same float32 sums with masked terms in other places"
+    ),
+    "merged_equals_adapted": Tolerance(
+        1e-4, "x @ (w + s a b) against x @ w + s (x @ a) @ b in float32, over two layers"
+    ),
+    "merged_gradients": Tolerance(
+        2e-3, "as merged_equals_adapted, in sums over the batch of terms that cancel"
     ),
     "scanned": Tolerance(
         5e-5, "the compiler fuses a loop body and its unrolled copies differently"

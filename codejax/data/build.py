@@ -9,6 +9,8 @@ document. Where documents come from, and into which corpus they go, is decided e
 from __future__ import annotations
 
 import collections
+import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -18,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from codejax.data.chat import ChatTemplate
 from codejax.data.corpus import (
     FORMAT,
     INDEX,
@@ -29,7 +32,7 @@ from codejax.data.corpus import (
     sha256_of,
 )
 from codejax.data.document import Document, Gauge, Skipped, Source, skipped_line
-from codejax.data.encoding import DocumentBatch, Encoders
+from codejax.data.encoding import DocumentBatch, Encode, Encoders, encode_documents
 from codejax.data.meter import Meter
 from codejax.data.shards import (
     Digest,
@@ -54,11 +57,15 @@ def build_corpus(
     path: str | os.PathLike[str],
     *,
     description: str = "",
+    encode: Encode | None = None,
+    template: ChatTemplate | None = None,
     num_workers: int = -1,
     shard_bytes: int = 256 << 20,
 ) -> Corpus:
     """Builds the corpus at `path`, goes on with a build that was interrupted, or opens it.
 
+    `encode` makes records of documents, by default of their contents as they are; for conversations
+    it frames them by `template`, which the corpus keeps.
     `description` says what the source is: a build continues only under the same one. `num_workers`
     processes tokenize (0: this one; -1: one a core). A shard ends with the document that fills it
     with `shard_bytes` of content. Raises ValueError where the source is empty, or `path` belongs to
@@ -79,7 +86,11 @@ def build_corpus(
         for folder in ("shards", "parts", "index"):
             (path / folder).mkdir(exist_ok=True)
     parts, skipped = build_shards(
-        source, tokenizer, path, num_workers=num_workers, shard_bytes=shard_bytes
+        source,
+        encode or functools.partial(encode_documents, tokenizer),
+        path,
+        num_workers=num_workers,
+        shard_bytes=shard_bytes,
     )
     if not parts:
         raise ValueError(
@@ -88,7 +99,14 @@ def build_corpus(
         )
     with writing(path):
         tokenizer.save(path / "tokenizer")
-        manifest = finish(path, parts, source=description, tokenizer=tokenizer, skipped=skipped)
+        manifest = finish(
+            path,
+            parts,
+            source=description,
+            tokenizer=tokenizer,
+            template=template,
+            skipped=skipped,
+        )
         save_text(path / "manifest.json", manifest.dumps())
         clear_parts(path)
     return Corpus(path)
@@ -118,7 +136,7 @@ def settle(path: pathlib.Path, settings: Mapping[str, str], work: Sequence[str])
 
 
 def build_shards(
-    source: Source, tokenizer: Tokenizer, path: pathlib.Path, *, num_workers: int, shard_bytes: int
+    source: Source, encode: Encode, path: pathlib.Path, *, num_workers: int, shard_bytes: int
 ) -> tuple[dict[int, Part], collections.Counter[str]]:
     """Writes the shards that are missing. Returns all, and the skipped documents by reason."""
     workers = num_cores() if num_workers < 0 else num_workers
@@ -130,7 +148,7 @@ def build_shards(
     digest = Digest()
     batches = batched(source.read(gauge), shard_bytes)
     gauge.total = source.size()
-    with Meter(f"corpus {path.name}", gauge) as meter, Encoders(tokenizer, workers) as encoders:
+    with Meter(f"corpus {path.name}", gauge) as meter, Encoders(encode, workers) as encoders:
         try:
             for batch, encoded in encoders.map(batches, kept):
                 skipped += batch.skipped
@@ -201,6 +219,7 @@ def finish(
     *,
     source: str,
     tokenizer: Tokenizer,
+    template: ChatTemplate | None,
     skipped: Mapping[str, int],
 ) -> Manifest:
     """Joins the rows of all shards into the index, repositories together; describes the whole."""
@@ -229,6 +248,7 @@ def finish(
     documents = np.bincount(language, minlength=len(languages))
     shards = tuple(part.shard for part in parts.values())
     marks = [str(FORMAT), tokenizer.fingerprint, *(file.sha256 for file in (*shards, *stored))]
+    marks += [] if template is None else [repr(template)]
     return Manifest(
         format=FORMAT,
         source=source,
@@ -243,6 +263,7 @@ def finish(
         shards=shards,
         index=tuple(stored),
         fingerprint=hashlib.sha256("\n".join(marks).encode()).hexdigest(),
+        template=None if template is None else dataclasses.asdict(template),
     )
 
 

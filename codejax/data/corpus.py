@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from array_record.python import array_record_module  # type: ignore[attr-defined]
 
+from codejax.data.chat import ChatTemplate
 from codejax.data.document import Document
 from codejax.data.tokenizer import Tokenizer, load_tokenizer
 
@@ -38,19 +39,24 @@ INDEX: Mapping[str, type[np.unsignedinteger[Any]]] = {
     "record": np.uint32,  # position in the shards laid end to end
 }
 HEADER = struct.Struct("<HHHHB")  # bytes of path, repository, language, licence; bytes of one id
+MASKED = 0x80  # set in the last of these where a mask of the ids follows them
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 OPEN_SHARDS = 256  # each holds a file descriptor
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One document as stored: `tokenizer.decode(ids)` is its exact content. ids are int32 [n]."""
+    """One document as stored: `tokenizer.decode(ids)` is its exact content. ids are int32 [n].
+
+    trainable: bool [n], of a conversation alone, whose ids are all that a model is shown of it.
+    """
 
     ids: np.ndarray
     path: str
     repository: str
     language: str
     licence: str
+    trainable: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,10 @@ class Count:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a corpus holds: `languages` in the order of the index, `skipped` documents by reason."""
+    """What a corpus holds: `languages` in the order of the index, `skipped` documents by reason.
+
+    template: fields of the `ChatTemplate` of a corpus of conversations.
+    """
 
     format: int
     source: str
@@ -86,6 +95,7 @@ class Manifest:
     shards: tuple[StoredFile, ...]
     index: tuple[StoredFile, ...]
     fingerprint: str
+    template: Mapping[str, Any] | None = None
 
     def dumps(self) -> str:
         """As JSON text."""
@@ -119,14 +129,17 @@ def local_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(path)
 
 
-def pack_record(document: Document, ids: np.ndarray, width: int) -> bytes:
-    """Serialises one document with ids of `width` bytes (2 or 4)."""
+def pack_record(
+    document: Document, ids: np.ndarray, width: int, trainable: np.ndarray | None = None
+) -> bytes:
+    """Serialises one document with ids of `width` bytes (2 or 4), and their mask if any."""
     texts = [
         text.encode(errors="surrogateescape")
         for text in (document.path, document.repository, document.language, document.licence)
     ]
-    header = HEADER.pack(*map(len, texts), width)
-    return b"".join([header, *texts, ids.astype(f"<u{width}").tobytes()])
+    mask = b"" if trainable is None else np.packbits(trainable).tobytes()
+    header = HEADER.pack(*map(len, texts), width if trainable is None else width | MASKED)
+    return b"".join([header, *texts, ids.astype(f"<u{width}").tobytes(), mask])
 
 
 def unpack_record(data: bytes) -> Record:
@@ -136,8 +149,14 @@ def unpack_record(data: bytes) -> Record:
     for length in lengths:
         texts.append(data[start : start + length].decode(errors="surrogateescape"))
         start += length
-    ids = np.frombuffer(data, f"<u{width}", offset=start).astype(np.int32)
-    return Record(ids, *texts)
+    if not width & MASKED:
+        ids = np.frombuffer(data, f"<u{width}", offset=start).astype(np.int32)
+        return Record(ids, *texts)
+    width ^= MASKED
+    count = 8 * (len(data) - start) // (8 * width + 1)  # as a mask has a bit for each id
+    ids = np.frombuffer(data, f"<u{width}", count, start).astype(np.int32)
+    mask = np.frombuffer(data, np.uint8, offset=start + count * width)
+    return Record(ids, *texts, trainable=np.unpackbits(mask, count=count).astype(bool))
 
 
 class Corpus:
@@ -155,6 +174,8 @@ class Corpus:
             check_size(self.path / stored.name, stored)
         self.fingerprint = self.manifest.fingerprint
         self.languages = tuple(self.manifest.languages)
+        fields = self.manifest.template
+        self.template = None if fields is None else ChatTemplate(**fields)
         self.num_tokens = self._index("num_tokens")
         self.num_bytes = self._index("num_bytes")
         self.language = self._index("language")

@@ -9,6 +9,7 @@ a hash of its name, and the tokenizer sees training documents only. Shards and i
 from __future__ import annotations
 
 import collections
+import functools
 import hashlib
 import heapq
 import os
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Literal
 
 from codejax.data.bpe import train_bpe
 from codejax.data.build import build_corpus, settle
+from codejax.data.chat import Chat, ChatTemplate, Trains
+from codejax.data.chat_source import encode_conversations
 from codejax.data.corpus import Corpus, local_folder
 from codejax.data.document import Document, Gauge, Skipped, Source, skipped_line
 from codejax.data.meter import note
@@ -180,14 +183,17 @@ def build_corpora(
     tokenizer: TokenizerChoice,
     description: str,
     held_out: float,
+    template: ChatTemplate | None = None,
+    trains: Trains = "answers",
     drop_duplicates: bool = True,
     shard_bytes: int = 256 << 20,
     num_workers: int = -1,
 ) -> dict[Side, Corpus]:
     """Builds `workdir/train` and, unless `held_out` is 0, `workdir/held_out`, of any source.
 
-    Raises ValueError where a side has no document or the folder belongs to another recipe, OSError
-    where the disk fails.
+    With a template the source gives conversations (`chat_source.as_document`), which it frames, and
+    of which `trains` says what is learnt. Raises ValueError where a side has no document or the
+    folder belongs to another recipe, OSError where the disk fails.
     """
     folder = local_folder(workdir)
     settings = {
@@ -197,6 +203,8 @@ def build_corpora(
         "drop_duplicates": repr(drop_duplicates),
         "shard_bytes": repr(shard_bytes),
     }
+    if template is not None:
+        settings |= {"template": repr(template), "trains": trains}
     source.size()  # a source that is not there is an error before anything is written
     settle(folder, settings, ("tokenizer", "*/parts/*", "*/manifest.json"))
     sides: tuple[Side, ...] = ("held_out", "train") if held_out else ("train",)
@@ -207,6 +215,9 @@ def build_corpora(
     if held_out and not (folder / "held_out").exists():
         check_held_out(source, held_out)
     made = make_tokenizer(tokenizer, selections["train"], folder / "tokenizer")
+    encode = None
+    if template is not None:
+        encode = functools.partial(encode_conversations, Chat(template, made), trains)
     corpora: dict[Side, Corpus] = {}
     for side in sides:
         corpora[side] = build_corpus(
@@ -214,6 +225,8 @@ def build_corpora(
             made,
             folder / side,
             description=f"{side} of {description}, held_out={held_out}",
+            encode=encode,
+            template=template,
             shard_bytes=shard_bytes,
             num_workers=num_workers,
         )

@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,6 +50,9 @@ class Encoded:
     rows: np.ndarray
 
 
+Encode = Callable[[list[Document]], Encoded]  # pickles
+
+
 def encode_documents(tokenizer: Tokenizer, documents: list[Document]) -> Encoded:
     """Tokenizes contents, paths and names of repositories."""
     width = 2 if tokenizer.vocab_size <= 1 << 16 else 4
@@ -72,8 +75,8 @@ def encode_documents(tokenizer: Tokenizer, documents: list[Document]) -> Encoded
 class Encoders:
     """A pool of `num_workers` processes, or none at 0; a context manager that ends them."""
 
-    def __init__(self, tokenizer: Tokenizer, num_workers: int) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, encode: Encode, num_workers: int) -> None:
+        self._encode = encode
         self._num_workers = num_workers
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
 
@@ -83,7 +86,7 @@ class Encoders:
                 self._num_workers,
                 mp_context=multiprocessing.get_context("spawn"),  # fork is unsafe beside threads
                 initializer=start_worker,
-                initargs=(self._tokenizer,),
+                initargs=(self._encode,),
             )
         return self
 
@@ -99,7 +102,7 @@ class Encoders:
         if self._pool is None:
             for batch in batches:
                 idle = batch.shard in kept
-                yield batch, None if idle else encode_documents(self._tokenizer, batch.documents)
+                yield batch, None if idle else self._encode(batch.documents)
             return
         queue: collections.deque[
             tuple[DocumentBatch, concurrent.futures.Future[Encoded] | None]
@@ -127,17 +130,17 @@ def finished(
         ) from error
 
 
-_tokenizer: Tokenizer | None = None  # of this worker process
+_encode: Encode | None = None  # of this worker process
 _libc = ctypes.CDLL(None)
 
 
-def start_worker(tokenizer: Tokenizer) -> None:
+def start_worker(encode: Encode) -> None:
     """Prepares a worker: one thread, no part in an interrupt, gone when its parent is killed."""
-    global _tokenizer
+    global _encode
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=follow_parent, daemon=True).start()
-    _tokenizer = tokenizer
+    _encode = encode
 
 
 def follow_parent() -> None:
@@ -150,9 +153,9 @@ def follow_parent() -> None:
 
 def work(documents: list[Document]) -> Encoded:
     """One batch, in a worker, which gives back what the batch before left free."""
-    assert _tokenizer is not None
+    assert _encode is not None
     return_freed_memory()
-    return encode_documents(_tokenizer, documents)
+    return _encode(documents)
 
 
 def return_freed_memory() -> None:

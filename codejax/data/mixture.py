@@ -77,6 +77,11 @@ class Rows:
                     f"corpora {self.sources[0].source.corpus} and {source.source.corpus} "
                     "were built with different tokenizers; build them with one"
                 )
+        templates = [source.corpus.template for source in self.sources if source.corpus.template]
+        if any(template != templates[0] for template in templates):
+            raise ValueError(
+                "data.sources has conversations in different templates; build them with one"
+            )
         self._shares = integer_shares([source.weight for source in data.sources])
 
     def __getitem__(self, row: int) -> Row:

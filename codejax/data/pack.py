@@ -1,8 +1,9 @@
 """Packing one window of pieces into rows: which slots of which piece each row holds.
 
 In: the number of slots that each piece needs. Out: a `Layout` of exactly ceil(total / length) rows,
-whatever the packing, so that the rows of a window are counted without packing it. Every slot of
-every piece is placed exactly once. Tokens are none of its business.
+whatever the packing, so that the rows of a window are counted without packing it; where no piece
+may be cut, of as many as it takes. Every slot of every piece is placed exactly once. Tokens are
+none of its business.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -53,7 +54,8 @@ def concatenate(sizes: np.ndarray, length: int) -> Layout:
     start, stop = edges[:-1], edges[1:]
     piece = np.searchsorted(ends, start, side="right")
     offset = (ends - sizes)[piece]
-    return _by_row(start // length, piece, start - offset, stop - offset, length, total)
+    rows = num_rows(total, length)
+    return _by_row(start // length, piece, start - offset, stop - offset, rows=rows)
 
 
 def best_fit(sizes: np.ndarray, length: int) -> Layout:
@@ -81,7 +83,18 @@ def best_fit(sizes: np.ndarray, length: int) -> Layout:
     )
     left = items[~placed]
     spans.append(_split_over_gaps(left, start[left], rest[left], gaps, first_row=len(whole)))
-    return _by_row(*np.concatenate(spans, axis=1), length=length, total=total)
+    return _by_row(*np.concatenate(spans, axis=1), rows=num_rows(total, length))
+
+
+def whole(sizes: np.ndarray, length: int) -> Layout:
+    """Best-fit decreasing without cutting, for pieces of at most `length` slots: in as many rows
+    as that takes.
+    """
+    sizes = np.asarray(sizes, np.int64)
+    items = np.argsort(-sizes, kind="stable")
+    row, _ = _place(sizes[items].tolist(), len(sizes), length)
+    start = np.zeros_like(row)
+    return _by_row(row, items, start, sizes[items], rows=int(row.max()) + 1)
 
 
 def _place(sizes: list[int], num_rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -129,10 +142,9 @@ def _by_row(
     piece: np.ndarray,
     start: np.ndarray,
     stop: np.ndarray,
-    length: int,
-    total: int,
+    *,
+    rows: int,
 ) -> Layout:
     order = np.argsort(row, kind="stable")
-    rows = np.arange(num_rows(total, length) + 1)
-    row_splits = np.searchsorted(row[order], rows)
+    row_splits = np.searchsorted(row[order], np.arange(rows + 1))
     return Layout(row_splits, piece[order], start[order], stop[order])

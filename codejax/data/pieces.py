@@ -72,8 +72,26 @@ class Part:
     last: bool
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rendered:
+    """The ids of a part, int32, at most its size. weights: of the loss of each; None is 1 each.
+    before: the first input of a piece, where that is no end of text. fell_back: whether it should
+    be infilled, but is not.
+    """
+
+    ids: np.ndarray
+    weights: np.ndarray | None = None
+    before: int | None = None
+    fell_back: bool = False
+
+
 class Units(Protocol):
-    """What an epoch permutes. `epoch_key` names the draws of one epoch of one source."""
+    """What an epoch permutes. `epoch_key` names the draws of one epoch of one source. whole: its
+    pieces, none longer than a row, must not be cut. num_dropped: documents that are left out.
+    """
+
+    whole: bool
+    num_dropped: int
 
     def __len__(self) -> int: ...
 
@@ -85,8 +103,8 @@ class Units(Protocol):
         """The pieces of the units, in order."""
         ...
 
-    def render(self, parts: Sequence[Part], epoch_key: int) -> tuple[list[np.ndarray], list[bool]]:
-        """The ids of each part, int32, at most its size; which should be infilled but are not."""
+    def render(self, parts: Sequence[Part], epoch_key: int) -> list[Rendered]:
+        """What each part is filled with."""
         ...
 
 
@@ -98,6 +116,9 @@ class DocumentUnits:
     level of contexts in Bavarian et al. 2022, section 4.4) and a row costs no more than encoding
     its own text; each part is then a piece of its own, closed by an end of text.
     """
+
+    whole = False
+    num_dropped = 0
 
     def __init__(
         self, corpus: Corpus, selected: np.ndarray | None, *, length: int, infilling: fim.Fim | None
@@ -124,7 +145,7 @@ class DocumentUnits:
         size = stop - start + np.where(infill, self._frame, 1)
         return Pieces(np.arange(len(size) + 1), document, start, stop, infill, size)
 
-    def render(self, parts: Sequence[Part], epoch_key: int) -> tuple[list[np.ndarray], list[bool]]:
+    def render(self, parts: Sequence[Part], epoch_key: int) -> list[Rendered]:
         tokenizer = self._corpus.tokenizer
         records = read_records(self._corpus, [part.document for part in parts])
         end = np.array([tokenizer.special.end_of_text], np.int32)
@@ -142,9 +163,9 @@ class DocumentUnits:
         rendered = []
         for part, body, other in zip(parts, bodies, rearranged, strict=True):
             closed = other is not None or part.stop == len(records[part.document].ids)
-            ids = body if other is None else other
-            rendered.append(np.concatenate([ids, end if closed else nothing]))
-        return rendered, _fallbacks(parts, rearranged)
+            ids = np.concatenate([body if other is None else other, end if closed else nothing])
+            rendered.append(Rendered(ids, fell_back=part.infill and other is None))
+        return rendered
 
     def _look_up(self, units: np.ndarray, epoch_key: int) -> tuple[np.ndarray, ...]:
         """Document, tokens, whether infilled, and number of parts, of each unit."""
@@ -166,6 +187,9 @@ class RepositoryUnits:
     newline prefix <fim_suffix> ...; a file longer than a row stays plain, as no row would show its
     middle with both sides. A file of no known repository stands alone, without the name.
     """
+
+    whole = False
+    num_dropped = 0
 
     def __init__(
         self,
@@ -206,7 +230,7 @@ class RepositoryUnits:
         size = np.where(infill, marked, size)
         return Pieces(splits, document, np.zeros_like(tokens), tokens, infill, size)
 
-    def render(self, parts: Sequence[Part], epoch_key: int) -> tuple[list[np.ndarray], list[bool]]:
+    def render(self, parts: Sequence[Part], epoch_key: int) -> list[Rendered]:
         records = read_records(self._corpus, [part.document for part in parts])
         files = [records[part.document] for part in parts]
         headers, leads = self._encode_names(parts, files)
@@ -220,9 +244,9 @@ class RepositoryUnits:
             other = rearranged[i]
             body = [leads[i], bodies[i]] if other is None else [other]
             end = [self._end] if part.last else []
-            ids = np.concatenate([headers[i], self._file, *body, *end])
-            rendered.append(ids.astype(np.int32, copy=False))
-        return rendered, _fallbacks(parts, rearranged)
+            ids = np.concatenate([headers[i], self._file, *body, *end]).astype(np.int32, copy=False)
+            rendered.append(Rendered(ids, fell_back=part.infill and other is None))
+        return rendered
 
     def _group(self, max_unit_tokens: int) -> np.ndarray:
         """Unit u is the selected documents `splits[u]:splits[u + 1]`; plain sizes decide, so that
@@ -320,7 +344,3 @@ def rearrange_parts(
     for i, ids in zip(wanted, fim.rearrange(infilling, tokenizer, texts), strict=True):
         rearranged[i] = ids
     return rearranged
-
-
-def _fallbacks(parts: Sequence[Part], rearranged: Sequence[np.ndarray | None]) -> list[bool]:
-    return [part.infill and ids is None for part, ids in zip(parts, rearranged, strict=True)]

@@ -21,10 +21,19 @@ from typing import Any
 import numpy as np
 
 from codejax.data import draws
+from codejax.data.conversations import Conversations, ConversationUnits
 from codejax.data.corpus import Corpus
 from codejax.data.fim import Fim
-from codejax.data.pack import Layout, Packing, num_rows, pack
-from codejax.data.pieces import DocumentUnits, Part, Pieces, Repositories, RepositoryUnits, Units
+from codejax.data.pack import Layout, Packing, num_rows, pack, whole
+from codejax.data.pieces import (
+    DocumentUnits,
+    Part,
+    Pieces,
+    Rendered,
+    Repositories,
+    RepositoryUnits,
+    Units,
+)
 from codejax.recipe import spec
 
 ORDER, SHUFFLE = 3, 4  # streams of draws, beside those of fim.py
@@ -38,7 +47,8 @@ class Source:
 
     `weight` is its share of the rows of a mixture, `loss_weight` multiplies the loss of its tokens.
     `languages` keeps only documents of these; empty keeps all. `name` stands for it where segments
-    are listed; empty takes the path of the corpus.
+    are listed; empty takes the path of the corpus. `conversations` says how those are taken where
+    the corpus holds them.
     """
 
     corpus: str
@@ -47,6 +57,7 @@ class Source:
     languages: tuple[str, ...] = ()
     fim: Fim | None = None
     repositories: Repositories | None = None
+    conversations: Conversations = Conversations()
     loss_weight: float = 1.0
 
     def check(self) -> None:
@@ -114,6 +125,7 @@ class RowSource:
         self._window = window
         self._seed = seed
         self._units = make_units(source, self.corpus, length)
+        self.num_dropped = self._units.num_dropped
         self._end_of_text = self.corpus.tokenizer.special.end_of_text
         self._lock = threading.RLock()
         self._plans: OrderedDict[tuple[int, int], Plan] = OrderedDict()
@@ -153,20 +165,21 @@ class RowSource:
                 parts.append(part)
                 offsets.append(offset)
                 owners.append(number)
-        rendered, fallbacks = self._units.render(parts, plan.epoch_key)
-        ids: list[list[np.ndarray]] = [[] for _ in spans]
+        taken: list[list[Rendered]] = [[] for _ in spans]
         before = [self._end_of_text] * len(spans)
         starting = 0
-        for part_ids, offset, number, fell in zip(
-            rendered, offsets, owners, fallbacks, strict=True
+        for one, offset, number in zip(
+            self._units.render(parts, plan.epoch_key), offsets, owners, strict=True
         ):
             _, start, stop = spans[number]
-            low = min(max(0, start - offset), len(part_ids))
+            low = min(max(0, start - offset), len(one.ids))
             if low:
-                before[number] = int(part_ids[low - 1])
-            ids[number].append(part_ids[low : max(0, stop - offset)])
-            starting += fell and offset >= start
-        return self._fill(ids, before, starting)
+                before[number] = int(one.ids[low - 1])
+            elif one.before is not None:
+                before[number] = one.before
+            taken[number].append(cut(one, low, max(0, stop - offset)))
+            starting += one.fell_back and offset >= start
+        return self._fill(taken, before, starting)
 
     def segments(self, index: int) -> list[Segment]:
         """Where a row's segments come from, segment k as item k - 1; reads no document."""
@@ -184,22 +197,24 @@ class RowSource:
             for piece, start, stop in spans
         ]
 
-    def _fill(self, ids: list[list[np.ndarray]], before: list[int], plain_fallbacks: int) -> Row:
+    def _fill(self, taken: list[list[Rendered]], before: list[int], plain_fallbacks: int) -> Row:
         """Lays the spans' ids end to end; what is left is padding."""
         tokens, targets, segments, positions = np.zeros((4, self.length), np.int32)
+        weights = np.zeros(self.length, np.float32)
         at = 0
-        for segment, (chunks, previous) in enumerate(zip(ids, before, strict=True), 1):
+        for segment, (chunks, previous) in enumerate(zip(taken, before, strict=True), 1):
             first = at
             for chunk in chunks:
-                targets[at : at + len(chunk)] = chunk
-                at += len(chunk)
+                stop = at + len(chunk.ids)
+                targets[at:stop] = chunk.ids
+                weights[at:stop] = 1.0 if chunk.weights is None else chunk.weights
+                at = stop
             if at > first:  # else the span held unused reservation only
                 tokens[first] = previous
                 tokens[first + 1 : at] = targets[first : at - 1]
                 segments[first:at] = segment
                 positions[first:at] = np.arange(at - first, dtype=np.int32)
-        weights = np.zeros(self.length, np.float32)
-        weights[:at] = self.source.loss_weight
+        weights *= np.float32(self.source.loss_weight)
         return Row(tokens, targets, segments, positions, weights, plain_fallbacks)
 
     def _look_up(self, index: int) -> tuple[int, int, Plan, list[tuple[int, int, int]]]:
@@ -228,12 +243,19 @@ class RowSource:
         first = window * self._window
         units = self._permuted(first, min(first + self._window, len(self._units)), key)
         pieces = self._units.pieces(units, key)
-        layout = pack(pieces.sizes, self.length, self._packing)
+        layout = self._pack(pieces.sizes)
         order = draws.shuffled(len(layout), draws.draw_key(key, SHUFFLE, window))
         return Plan(key, pieces, layout, order)
 
+    def _pack(self, sizes: np.ndarray) -> Layout:
+        if self._units.whole:
+            return whole(sizes, self.length)
+        return pack(sizes, self.length, self._packing)
+
     def _window_rows(self, epoch: int) -> np.ndarray:
-        """Rows up to the end of each window of an epoch, from the index alone."""
+        """Rows up to the end of each window of an epoch, from the index alone; where pieces are
+        not to be cut, by packing each window.
+        """
         with self._lock:
             if epoch not in self._window_ends:
                 self._window_ends[epoch] = self._count(draws.draw_key(self._seed, epoch))
@@ -244,15 +266,26 @@ class RowSource:
 
     def _count(self, key: int) -> np.ndarray:
         step = max(1, COUNTED_AT_ONCE // self._window) * self._window
-        slots = []
+        counts = []
         for first in range(0, len(self._units), step):
             units = self._permuted(first, min(first + step, len(self._units)), key)
             sizes = self._units.sizes(units, key)
-            slots.append(np.add.reduceat(sizes, np.arange(0, len(sizes), self._window)))
-        return np.cumsum(num_rows(np.concatenate(slots), self.length))
+            starts = np.arange(0, len(sizes), self._window)
+            if self._units.whole:
+                windows = np.split(sizes, starts[1:])
+                counts.append(np.array([len(whole(each, self.length)) for each in windows]))
+            else:
+                counts.append(num_rows(np.add.reduceat(sizes, starts), self.length))
+        return np.cumsum(np.concatenate(counts))
 
     def _permuted(self, first: int, last: int, key: int) -> np.ndarray:
         return draws.permute(np.arange(first, last), len(self._units), draws.draw_key(key, ORDER))
+
+
+def cut(rendered: Rendered, start: int, stop: int) -> Rendered:
+    """A stretch of what a part is filled with."""
+    weights = None if rendered.weights is None else rendered.weights[start:stop]
+    return Rendered(rendered.ids[start:stop], weights)
 
 
 def parts_between(pieces: Pieces, piece: int, start: int, stop: int) -> list[tuple[Part, int]]:
@@ -275,6 +308,14 @@ def parts_between(pieces: Pieces, piece: int, start: int, stop: int) -> list[tup
 def make_units(source: Source, corpus: Corpus, length: int) -> Units:
     """The units of a source. Raises ValueError where it has none, or lacks a special token."""
     special = corpus.tokenizer.special
+    if corpus.template is not None:
+        if source.fim is not None or source.repositories is not None:
+            raise ValueError(
+                f"the corpus {source.corpus} holds conversations; set fim=None, repositories=None"
+            )
+        return ConversationUnits(
+            corpus, select(corpus, source), length=length, how=source.conversations
+        )
     if source.fim is not None and not special.infills:
         raise ValueError(
             f"the tokenizer of {source.corpus} has no fill-in-the-middle tokens; set fim=None"

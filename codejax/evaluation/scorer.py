@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from codejax.data.batch import Batch
-from codejax.generate.prompts import Prompts, to_bytes
+from codejax.data.chat import to_bytes
+from codejax.generate.prompts import Prompts
 from codejax.model.transformer import Params, Transformer
 from codejax.objectives.loss import token_losses
 from codejax.parallel import rules

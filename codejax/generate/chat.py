@@ -1,7 +1,8 @@
-"""Chats as text: the template that a model comes with, or ChatML.
+"""Chats as text by the template that a model of others comes with.
 
 In: messages. Out: the text that the model goes on from, special tokens spelt in it. A template is a
-program of others, so it is rendered in jinja2's sandbox; jinja2 is needed for it alone. No ids.
+program of others, so it is rendered in jinja2's sandbox; jinja2 is needed for it alone. No ids:
+templates that are trained with here are data/chat.py's.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -13,16 +14,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from codejax.data.chat import Message
 from codejax.interop.tokenizer_files import read_tokenizer_config, spelt
-from codejax.tasks.task import Message
-
-CHATML_END = "<|im_end|>"
-
-
-def chatml(messages: Sequence[Message]) -> str:
-    """ChatML, with the model's own turn begun."""
-    turns = [f"<|im_start|>{m.role}\n{m.content}{CHATML_END}\n" for m in messages]
-    return "".join(turns) + "<|im_start|>assistant\n"
 
 
 class Template:

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from codejax.data.chat import Chat, ChatTemplate, Message, chatml, to_bytes
 from codejax.data.fim import arrange
 from codejax.data.special import Special
 from codejax.data.tokenizer import Tokenizer
-from codejax.generate.chat import CHATML_END, chatml
-from codejax.tasks.task import Message, Prompt
+from codejax.tasks.task import Prompt
+
+SAID, HEARD = "ANSWERSTANDSHERE", "MESSAGESTANDSHERE"  # in a chat that shows what turns stand in
 
 
 class Prompts:
     """How one model is asked. begin: ids that open a text, by default end of text, as a document
-    begins in training here; none for many models of others. template: turns a chat into text; by
-    default ChatML. stop: ids that end an answer, by default every special token.
+    begins in training here; none for many models of others. template: what frames a chat, by
+    default ChatML, or what turns one into text. stop: ids that end an answer, by default every
+    special token.
     """
 
     def __init__(
@@ -31,13 +33,19 @@ class Prompts:
         tokenizer: Tokenizer,
         *,
         begin: Sequence[int] | None = None,
-        template: Callable[[Sequence[Message]], str] | None = None,
+        template: ChatTemplate | Callable[[Sequence[Message]], str] | None = None,
         stop: Sequence[int] = (),
     ) -> None:
         self.tokenizer = tokenizer
         self.begin = (tokenizer.special.end_of_text,) if begin is None else tuple(begin)
         self.stop = tuple(dict.fromkeys((*stop, *special_ids(tokenizer.special))))
-        self._template = template
+        self._template = None if isinstance(template, ChatTemplate) else template
+        self._chat = Chat(
+            template if isinstance(template, ChatTemplate) else chatml(), tokenizer, begin=begin
+        )
+        if isinstance(template, ChatTemplate):
+            self.begin = tuple(self._chat.begin.tolist())
+            self.stop = tuple(dict.fromkeys((*self.stop, *self._chat.stop)))
 
     def ids(self, prompt: Prompt) -> np.ndarray:
         """int32 [P]. ValueError for a suffix where the tokenizer has no tokens for infilling, for a
@@ -47,7 +55,9 @@ class Prompts:
             raise ValueError("a prompt has messages or a suffix, not both")
         text = to_bytes(prompt.text)
         if prompt.messages:
-            ids = self._chat(prompt.messages, text)
+            # The model's own turn is text that it wrote: no spelling in it is a special token.
+            asked = self._chat_ids(prompt.messages)
+            ids = np.concatenate([asked, self.tokenizer.encode(text)]).astype(np.int32)
         elif prompt.suffix is not None:
             ids = infill_prompt(self.tokenizer, text, to_bytes(prompt.suffix), begin=self.begin)
         else:
@@ -62,37 +72,45 @@ class Prompts:
         """What ends the prompt's answer, beside `stop`. ValueError where one is empty."""
         texts = [*prompt.stop]
         if prompt.messages and self._template is None:
-            texts.append(CHATML_END)
+            texts += self._chat.stop_strings
         if "" in texts:
             raise ValueError("a stop string is empty, which would end every answer at once")
         return tuple(map(to_bytes, texts))
 
-    def _chat(self, messages: Sequence[Message], text: bytes) -> np.ndarray:
-        spelt = to_bytes((self._template or chatml)(messages))
-        begin = () if self._template else self.begin  # templates spell it themselves
-        # The model's own turn is text that it wrote: no spelling in it is a special token.
-        parts = [begin, self._with_special(spelt), self.tokenizer.encode(text)]
+    def reply(self, text: str, *, spelt: bytes = b"", ending: int | None = None) -> np.ndarray:
+        """int32 [P]: what follows a model's turn in a chat, that is its end, a user's message, and
+        the beginning of its next turn. No spelling in the message is a special token.
+
+        Args:
+          spelt: what the turn's tokens spell beyond its text, as a stop string; not said again.
+          ending: the stop token that it ended with, likewise.
+
+        Raises ValueError where the template does not show what turns say.
+        """
+        before, after = self._between
+        common = next(n for n in range(len(before), -1, -1) if spelt.endswith(before[:n]))
+        ids = self._chat.markup.encode(before[common:])
+        if ending is not None and len(ids) and ids[0] == ending:
+            ids = ids[1:]
+        parts = [ids, self.tokenizer.encode(to_bytes(text)), self._chat.markup.encode(after)]
         return np.concatenate(parts).astype(np.int32)
 
-    def _with_special(self, content: bytes) -> np.ndarray:
-        """Ids of a text in which special tokens are spelt."""
-        ids = [np.zeros(0, np.int32)]
-        pattern, numbers = self._spellings
-        for part in pattern.split(content):
-            ids.append(
-                np.array([numbers[part]]) if part in numbers else self.tokenizer.encode(part)
-            )
-        return np.concatenate(ids)
-
     @functools.cached_property
-    def _spellings(self) -> tuple[re.Pattern[bytes], dict[bytes, int]]:
-        """Every special token by its spelling, and a pattern that splits at them."""
-        decode, numbers = self.tokenizer.decode, {}
-        for i in range(self.tokenizer.vocab_size):
-            if not decode([i]) and (text := decode([i], special=True)):
-                numbers[text] = i
-        longest_first = sorted(numbers, key=len, reverse=True)
-        return re.compile(b"(" + b"|".join(map(re.escape, longest_first)) + b")"), numbers
+    def _between(self) -> tuple[bytes, bytes]:
+        """What stands between an answer and the message behind it, and between that and the next
+        answer.
+        """
+        shown = [Message("user", "?"), Message("assistant", SAID), Message("user", HEARD)]
+        _, said, rest = (self._template or self._chat.template.text)(shown).rpartition(SAID)
+        before, heard, after = rest.partition(HEARD)
+        if not said or not heard:
+            raise ValueError("the chat template leaves turns out, so a talk cannot go on")
+        return to_bytes(before), to_bytes(after)
+
+    def _chat_ids(self, messages: Sequence[Message]) -> np.ndarray:
+        if self._template is None:
+            return self._chat.prompt(messages)
+        return self._chat.markup.encode(self._template(messages))  # which spells its own beginning
 
 
 def completion_prompt(
@@ -126,13 +144,3 @@ def infill_prompt(
 def special_ids(special: Special) -> tuple[int, ...]:
     """Every special token there is: any of them ends a text."""
     return tuple(sorted(i for i in dataclasses.astuple(special) if i is not None))
-
-
-def to_bytes(text: str) -> bytes:
-    """UTF-8. Bytes that Python holds as lone surrogates are themselves again; other lone ones,
-    which no text has, become question marks.
-    """
-    try:
-        return text.encode(errors="surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode(errors="replace")

@@ -19,6 +19,7 @@ from codejax.data.bpe import BPETokenizer, byte_letters
 from codejax.data.special import numbered, spelling
 from codejax.data.tokenizer import ByteTokenizer, Tokenizer
 
+TEMPLATE = "chat_template.jinja"
 COPIED = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -28,7 +29,7 @@ COPIED = (
     "vocab.json",
     "merges.txt",
     "generation_config.json",
-    "chat_template.jinja",
+    TEMPLATE,
     "chat_template.json",
 )
 
@@ -39,9 +40,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def make_files(
-    tokenizer: Tokenizer, *, max_length: int, begin: Sequence[int] | None = None
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    begin: Sequence[int] | None = None,
+    stop: Sequence[int] = (),
 ) -> dict[str, bytes]:
-    """The files of a tokenizer of codejax's, and generation settings that end with its end of text.
+    """The files of a tokenizer of codejax's, and generation settings that end with its end of text
+    or an id of `stop`.
 
     begin: ids that open a text, by default end of text, as in `codejax.generate.prompts.Prompts`.
     Raises ValueError for a tokenizer that is of neither kind.
@@ -64,7 +70,8 @@ def make_files(
         "model_max_length": max_length,
         "clean_up_tokenization_spaces": False,
     }
-    generation = {"bos_token_id": first, "eos_token_id": end, "pad_token_id": pad}
+    ends = [end, *stop] if stop else end
+    generation = {"bos_token_id": first, "eos_token_id": ends, "pad_token_id": pad}
     return {
         "tokenizer.json": (json.dumps(definition, sort_keys=True, indent=1) + "\n").encode(),
         "tokenizer_config.json": _dump(settings),

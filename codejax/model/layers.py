@@ -18,7 +18,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from codejax.parallel.rules import Axes, constrain, gather, manual_axes
+from codejax.model.adapted import Adapted, is_weight, whole
+from codejax.parallel.rules import Axes, constrain, manual_axes
 from codejax.recipe import spec
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
@@ -43,25 +44,34 @@ def declare(
     init: nn.initializers.Initializer,
     *,
     dtype: Any = jnp.float32,
-) -> jax.Array:
+) -> Any:
     """A weight of `module` with its logical axes: stored in float32, whole and in `dtype` for use.
 
     Where the step runs on a device's own part (`rules.manual_axes`), the part is gathered here, in
-    `dtype`: half the bytes on the wire when that is bfloat16.
+    `dtype`: half the bytes on the wire when that is bfloat16. A weight that is stored with an
+    adapter comes with it, for `project`.
     """
-    if manual_axes():
-        return gather(module.get_variable("params", name).astype(dtype), axes)
+    stored = module.get_variable("params", name)
+    if manual_axes() or is_weight(stored):
+        return whole(stored, axes, dtype)
     boxed: Any = nn.with_logical_partitioning(init, axes)
     return module.param(name, boxed, shape, jnp.float32).astype(dtype)
 
 
-def project(x: jax.Array, weight: jax.Array, num_in: int = 1, *, fold: bool = False) -> jax.Array:
-    """Contract the last `num_in` axes of x [B, L, ...] with the first of `weight`.
+def project(
+    x: jax.Array, weight: jax.Array | Adapted, num_in: int = 1, *, fold: bool = False
+) -> jax.Array:
+    """Contract the last `num_in` axes of x [B, L, ...] with the first of `weight`; what its adapter
+    makes of x, if it has one, is added.
 
     fold: merge batch and length first. XLA:CPU then takes its fast matrix product in the backward
     pass too, where a contraction over two axes misses it; TPU and GPU keep the three-dimensional
     form, which shards freely.
     """
+    if isinstance(weight, Adapted):
+        low_BLR = project(x, weight.adapter.a, num_in, fold=fold)
+        added = project(low_BLR, weight.adapter.b, fold=fold) * weight.adapter.scale
+        return project(x, weight.base, num_in, fold=fold) + added
     lead, tail = x.shape[:-num_in], weight.shape[num_in:]
     if not fold:
         contracted = tuple(range(x.ndim - num_in, x.ndim)), tuple(range(num_in))

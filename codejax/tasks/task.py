@@ -10,19 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+from codejax.data.chat import Message
 from codejax.execution.protocol import Job, Result
-
-Role = Literal["system", "user", "assistant"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Message:
-    """A turn of a chat."""
-
-    role: Role
-    content: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

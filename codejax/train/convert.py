@@ -13,6 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
+from codejax.data.chat import Chat
 from codejax.data.tokenizer import load_tokenizer
 from codejax.interop import converted, huggingface, tokenizer_files
 from codejax.interop.families import write_config
@@ -97,6 +98,9 @@ def _settings(
     # A run's texts begin as its documents did, wherever its tokenizer comes from.
     begin = None if weights.kind == "run" else tokenizer_files.begin_of(given, made)
     begin = [end] if begin is None else begin
+    template = weights.template()
+    chat = None if template is None else Chat(template, made)
+    begin = begin if chat is None else chat.begin.tolist()
     config = write_config(
         weights.model,
         max_length=length,
@@ -106,8 +110,13 @@ def _settings(
     )
     whole = tokenizer is not None and (Path(given) / "tokenizer_config.json").exists()
     if whole and tokenizer_files.begin_of(given, made) == begin:
-        return config, tokenizer_files.files_of(Path(given))
-    return config, tokenizer_files.make_files(made, max_length=length, begin=begin)
+        files = tokenizer_files.files_of(Path(given))
+    else:
+        stop = () if chat is None else chat.stop
+        files = tokenizer_files.make_files(made, max_length=length, begin=begin, stop=stop)
+    if template is not None:
+        files[tokenizer_files.TEMPLATE] = template.jinja().encode()
+    return config, files
 
 
 def _length(origin: Path) -> int:

@@ -2,7 +2,8 @@
 
 bits per byte = sum of -log2 p(target) over all targets / bytes that the targets spell. The end of
 each file is a target too, and spells no byte, so the figure is that of a code for whole files, to
-be set beside a compressor's. It does not depend on the tokenizer.
+be set beside a compressor's. It does not depend on the tokenizer. Of conversations only what is
+learnt counts, the answers: they alone weigh anything.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -107,7 +108,7 @@ class BytesObjective:
         self.chunk = chunk
 
     def __call__(self, model: LanguageModel, params: Any, batch: Batch, key: jax.Array) -> Loss:
-        real_BL = (batch.segments > 0).astype(jnp.float32)
+        real_BL = (batch.weights > 0).astype(jnp.float32)
         nats, _ = cross_entropy(
             model.unembed,
             model.head(params),

@@ -137,7 +137,7 @@ class Loop:
         if self.watch is None:
             return
         clock.lap("step")
-        self.watch(step, self.state.params)
+        self.watch(step, self.state.whole)
         clock.lap("evaluate")
         self.guard.beat()
 
@@ -179,7 +179,7 @@ class Loop:
         if self.evaluate is None:
             return
         clock.lap("step")
-        metrics = self.evaluate(self.state.params)
+        metrics = self.evaluate(self.state.whole)
         seconds = clock.lap("evaluate")
         self.guard.beat()
         self.log.write(step, "held_out", metrics | {"seconds": seconds})
@@ -189,7 +189,7 @@ class Loop:
         clock.lap("step")
         self.log.flush()  # a run killed after this save resumes behind it: no step may be missing
         meta = self.meta(consumed) | {"goodput": dict(self.goodput.seconds)}
-        blocked = self.saver.save(step, self.state, meta)
+        blocked = self.saver.save(step, self.state.saved, meta)
         if wait:
             self.saver.wait()
         clock.lap("save")

@@ -1,9 +1,10 @@
 """One training step for every objective: gradients accumulated over microbatches, one update, its
 metrics.
 
-In: a `TrainState` and a `Batch` on the mesh. Out: the next state and scalars. Loss and gradients
-are sums over tokens divided by the *global* weight, so accumulation, packing and the number of
-hosts change them by rounding only.
+In: a `TrainState` and a `Batch` on the mesh. Out: the next state and scalars. The objective is
+given the state's parameters with what is frozen joined to them; gradients are of the former alone.
+Loss and gradients are sums over tokens divided by the *global* weight, so accumulation, packing and
+the number of hosts change them by rounding only.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -19,6 +20,7 @@ import optax
 from jax.sharding import PartitionSpec
 
 from codejax.data.batch import Batch
+from codejax.model.adapted import join
 from codejax.objectives.loss import Loss, Objective
 from codejax.parallel import rules
 from codejax.train.state import TrainState
@@ -40,10 +42,11 @@ def make_step(
     A step whose loss or gradient norm is not finite leaves parameters and optimizer untouched and
     says so in `nonfinite`; what follows from that is the loop's policy.
     """
-    total = sharded_loss(model, objective, mesh)
+    of_whole = sharded_loss(model, objective, mesh)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        total = lambda params, *rest: of_whole(join(state.frozen, params), *rest)  # noqa: E731
         loss, gradients = accumulate(total, state.params, batch, key, num_microbatches)
         scale = 1.0 / jnp.where(loss.weight > 0, loss.weight, 1.0)
         gradients = jax.tree.map(lambda g: g * scale, gradients)
@@ -53,7 +56,7 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
         metrics = {"loss": loss.sum * scale, "weight": loss.weight, "gradient_norm": norm}
-        metrics |= {name: total * scale for name, total in loss.metrics.items()} | loss.maxima
+        metrics |= {name: value * scale for name, value in loss.metrics.items()} | loss.maxima
         metrics["tokens"] = jnp.sum(batch.segments > 0)
         metrics["nonfinite"] = 1 - finite.astype(jnp.int32)
         next_state = TrainState(
@@ -61,6 +64,7 @@ def make_step(
             params=jax.tree.map(keep, params, state.params),
             opt_state=jax.tree.map(keep, opt_state, state.opt_state),
             key=state.key,
+            frozen=state.frozen,
         )
         return next_state, metrics
 

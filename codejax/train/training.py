@@ -9,6 +9,7 @@ SFT and other training are the same recipe with other data and another objective
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from codejax.data.mixture import Data, Rows
 from codejax.model import count
 from codejax.model.transformer import Model, Transformer
 from codejax.objectives.next_token import NextToken
-from codejax.parallel import hosts
+from codejax.parallel import hosts, rules
 from codejax.parallel.host_memory import keep_freed_memory
 from codejax.parallel.mesh import Mesh, make_mesh
 from codejax.recipe import Recipe, RecipeError, dumps, fingerprint, spec
@@ -33,15 +34,17 @@ from codejax.train.feed import abstract_batch, check_batch, feed
 from codejax.train.guard import Guard, Guarding
 from codejax.train.held_out import Evaluator, HeldOut
 from codejax.train.loop import DONE, NONFINITE, Loop, Profile
+from codejax.train.lora import AdaptedTransformer, Lora, bind, freeze_on, trained_part
 from codejax.train.optimizer import Adafactor, AdamW, Lion, Muon, build_optimizer
 from codejax.train.resume import check_resume
 from codejax.train.schedule import Constant, Cosine, Linear, WarmupStableDecay, build_schedule
 from codejax.train.state import TrainState, abstract_state, create
 from codejax.train.step import compile_step, make_step
-from codejax.train.weights import check_same, find_weights
+from codejax.train.weights import check_base, check_same, digest_of, find_weights
 
 # What may change when a run is resumed: it alters when things happen, not what is learnt. A corpus
-# may move, as the run knows it by its fingerprint.
+# may move, as the run knows it by its fingerprint, and so may the weights that it started from:
+# beside adapters they are known by their digest, and else the checkpoint has what became of them.
 FREE = (
     "data.sources[].corpus",
     "mesh",
@@ -52,6 +55,7 @@ FREE = (
     "profile",
     "log_every_seconds",
     "on_recipe_change",
+    "start",
     "model.remat",
     "model.scan",
 )
@@ -62,6 +66,7 @@ class Training(Recipe):
     """A training run.
 
     data: the mixture of rows. held_out: evaluation on the way (None: none).
+    lora: adapters that are trained in place of `start`'s weights (None: the weights are).
     global_batch_size: rows of an update, over all devices; num_microbatches: parts they are taken
     in, one after the other. start: weights of the first step, a folder or hf://OWNER/NAME ("":
     fresh ones). nonfinite: what follows a loss or gradient that is not finite; the
@@ -78,6 +83,7 @@ class Training(Recipe):
     global_batch_size: int = 16
     num_microbatches: int = 1
     objective: NextToken = NextToken()
+    lora: Lora | None = None
     optimizer: AdamW | Muon | Adafactor | Lion = AdamW()
     schedule: Cosine | WarmupStableDecay | Linear | Constant = Cosine()
     mesh: Mesh = Mesh()
@@ -105,6 +111,8 @@ class Training(Recipe):
                 f"global_batch_size={self.global_batch_size} does not divide by num_microbatches="
                 f"{self.num_microbatches}"
             )
+        if self.lora is not None and not self.start:
+            raise ValueError("lora needs weights to adapt; set start")
         if self.num_steps < 1:
             raise ValueError(f"num_steps={self.num_steps} is at least 1")
         build_schedule(self.schedule, self.optimizer.learning_rate, self.num_steps)
@@ -149,7 +157,8 @@ class Run:
         check_batch(recipe.global_batch_size, recipe.num_microbatches, self.mesh)
         self.rows = Rows(recipe.data)
         check_vocabulary(recipe.model, self.rows)
-        self.model = Transformer(recipe.model, self.mesh.devices.flat[0].platform)
+        self.model = bind(recipe.model, self.mesh.devices.flat[0].platform, recipe.lora)
+        self.base = ""  # what names the weights beside adapters
         self.optimizer = optimizer_of(recipe, self.model)
         self.target = abstract_state(self.model, self.optimizer, self.mesh)
         self.evaluate = self.evaluator()
@@ -214,19 +223,23 @@ class Run:
     def start(self, checkpoints: Checkpoints) -> tuple[TrainState, int, int]:
         """State, steps done and rows consumed: restored, or fresh."""
         begin = time.perf_counter()
+        frozen = self.frozen_part()
         if checkpoints.steps():
-            state, meta, step = checkpoints.restore(self.target)
+            state, meta, step = checkpoints.restore(self.target.saved)
             if meta["data"] != self.data_fingerprint and self.recipe.on_recipe_change == "refuse":
                 raise RecipeError(
                     f"the corpora have changed since the checkpoint of step {step} was made; bring "
                     "the old ones back, choose another workdir, or set on_recipe_change=accept"
                 )
+            if frozen is not None:
+                check_base(meta, self.base, self.recipe.start)
+                state = dataclasses.replace(state, frozen=frozen)
             self.goodput = throughput.Goodput(meta["goodput"])
             self.goodput.add("restore", time.perf_counter() - begin)
             return state, step, meta["rows"]
-        params = self.starting_params() if self.recipe.start else None
+        params = self.starting_params() if self.recipe.start and frozen is None else None
         state = jax.block_until_ready(
-            create(self.model, self.optimizer, self.mesh, self.recipe.seed, params)
+            create(self.model, self.optimizer, self.mesh, self.recipe.seed, params, frozen)
         )
         self.goodput.add("initialise", time.perf_counter() - begin)
         return state, 0, 0
@@ -235,10 +248,23 @@ class Run:
         """The parameters that the recipe starts from, where the state will have them."""
         weights = find_weights(self.recipe.start)
         check_same(self.recipe.model, weights, self.rows.tokenizer)
-        return weights.read(jax.tree.map(lambda leaf: leaf.sharding, self.target.params))
+        axes = Transformer(self.recipe.model, self.model.platform).axes()
+        return weights.read(rules.shardings(axes, self.mesh))
+
+    def frozen_part(self) -> Any:
+        """What adapters are trained beside, if the recipe has them."""
+        if not isinstance(self.model, AdaptedTransformer):
+            return None
+        params = self.starting_params()
+        self.base = digest_of(params)
+        return freeze_on(self.model, params, self.mesh)
 
     def trained(self) -> tuple[Transformer, Any]:
-        """The model, and the parameters of the newest good checkpoint in the work folder."""
+        """The model, and the parameters of the newest good checkpoint in the work folder; those of
+        adapters merged into the weights.
+        """
+        if isinstance(self.model, AdaptedTransformer):
+            return self.model.plain, find_weights(str(self.workdir)).read_on(self.mesh)
         target = {"params": self.target.params}
         with Checkpoints(self.workdir / "checkpoints", self.recipe.checkpointing) as checkpoints:
             return self.model, checkpoints.restore(target, partial=True).state["params"]
@@ -255,6 +281,12 @@ class Run:
         done = step >= self.recipe.num_steps
         begin = "nothing is left to do: the run is at" if done else "from"
         sizes = " ".join(f"{axis}={size}" for axis, size in self.mesh.shape.items())
+        for source in self.rows.sources:
+            if source.num_dropped:
+                log.say(
+                    f"{source.name}: left out {source.num_dropped:,} of {len(source.corpus):,} "
+                    f"conversations, which are longer than data.length={source.length}"
+                )
         log.say(
             f"{begin} step {step} on {self.model.platform} ({sizes}); "
             f"peak {peak.flops_per_second / 1e12:.3g} TFLOP/s a device ({peak.source})"
@@ -289,7 +321,8 @@ class Run:
 
     def meta(self, rows: int) -> dict[str, Any]:
         """What a checkpoint holds beside the state."""
-        return {"rows": rows, "recipe": dumps(self.recipe), "data": self.data_fingerprint}
+        meta = {"rows": rows, "recipe": dumps(self.recipe), "data": self.data_fingerprint}
+        return meta | {"base": self.base} if self.base else meta
 
     @property
     def data_fingerprint(self) -> str:
@@ -329,10 +362,9 @@ def check_vocabulary(model: Model, rows: Rows) -> None:
 
 
 def optimizer_of(recipe: Training, model: Transformer) -> optax.GradientTransformation:
-    """The recipe's optimizer for the model's parameters."""
-    return build_optimizer(
-        recipe.optimizer, recipe.schedule, num_steps=recipe.num_steps, axes=model.axes()
-    )
+    """The recipe's optimizer for what it trains of the model."""
+    axes = trained_part(model).axes()
+    return build_optimizer(recipe.optimizer, recipe.schedule, num_steps=recipe.num_steps, axes=axes)
 
 
 def compile_training_step(recipe: Training, model: Transformer, mesh: jax.sharding.Mesh) -> Any:

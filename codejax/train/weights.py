@@ -8,22 +8,29 @@ opens it here, and reads parameters straight into the sharding they will have.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import hashlib
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from etils import epath
 
-from codejax.data.corpus import Corpus
+from codejax.data.chat import ChatTemplate
+from codejax.data.corpus import Corpus, load_manifest
 from codejax.data.tokenizer import Tokenizer, load_tokenizer
 from codejax.interop import converted, hub, huggingface
 from codejax.interop.patterns import canonical
+from codejax.model.adapted import join, merge
 from codejax.model.transformer import Model, Params, Transformer
 from codejax.parallel import rules
 from codejax.recipe import RecipeError, difference, loads, render_difference
+from codejax.train import leaves
 from codejax.train.checkpoint import Checkpointing, Checkpoints, Restored
+from codejax.train.lora import AdaptedTransformer
 
 CHECKPOINTS = "checkpoints"  # of a run
 MODEL = "model.json"  # of a converted folder
@@ -54,6 +61,8 @@ class Weights:
         """A run's parameters, under "params" of the state, of one step or its newest good
         checkpoint. Raises CheckpointError where there is none.
         """
+        if getattr(self.recipe, "lora", None) is not None:
+            return self._restore_adapted(shardings, step)
         abstract = Transformer(self.model, "cpu").abstract()
         placed = lambda leaf, sharding: jax.ShapeDtypeStruct(  # noqa: E731
             leaf.shape, leaf.dtype, sharding=sharding
@@ -61,6 +70,26 @@ class Weights:
         target = {"params": jax.tree.map(placed, abstract, shardings)}
         with Checkpoints(self.folder / CHECKPOINTS, Checkpointing()) as checkpoints:
             return checkpoints.restore(target, step, partial=True)
+
+    def _restore_adapted(self, shardings: Any, step: int | None) -> Restored:
+        """The same of a run of adapters: merged into the weights that they were trained beside."""
+        model = AdaptedTransformer(self.model, "cpu", self.recipe.lora)
+        base = find_weights(self.recipe.start).read(shardings)
+        # Adapters are small: each device that holds a part of the weights holds them whole.
+        place = whole_on(jax.tree.leaves(shardings)[0])
+        placed = lambda leaf: jax.ShapeDtypeStruct(  # noqa: E731
+            leaf.shape, leaf.dtype, sharding=place
+        )
+        target = {"params": jax.tree.map(placed, model.adapters.abstract())}
+        with Checkpoints(self.folder / CHECKPOINTS, Checkpointing()) as checkpoints:
+            found = checkpoints.restore(target, step, partial=True)
+        check_base(found.meta, digest_of(base), self.recipe.start)
+        merged = jax.jit(
+            lambda plain, adapters: merge(join(model.freeze(plain), adapters)),
+            out_shardings=shardings,
+            donate_argnums=0,
+        )
+        return found._replace(state={"params": merged(base, found.state["params"])})
 
     def read_on(self, mesh: jax.sharding.Mesh) -> Params:
         """Float32 parameters on a mesh, by the table of sharding rules."""
@@ -71,9 +100,21 @@ class Weights:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the weights were trained with; ValueError where it cannot be used."""
+        if self.kind == "run" and not hasattr(self.recipe, "data"):
+            return find_weights(self.recipe.start).tokenizer()
         if self.kind == "run":
             return Corpus(self.recipe.data.sources[0].corpus).tokenizer
         return load_tokenizer(self.origin)
+
+    def template(self) -> ChatTemplate | None:
+        """What framed the conversations that a run was trained on, where their corpus still is."""
+        for source in self.recipe.data.sources if self.kind == "run" else ():
+            folder = Path(source.corpus)
+            if (folder / "manifest.json").is_file():
+                fields = load_manifest(folder).template
+                if fields is not None:
+                    return ChatTemplate(**fields)
+        return None
 
     @property
     def params_path(self) -> Path:
@@ -100,6 +141,8 @@ def find_weights(source: str, *, ignored: Collection[str] = ()) -> Weights:
             folder = folder.resolve() if folder.exists() else folder
             found = loads((folder / file).read_text())
             model = found if kind == "converted" else getattr(found, "model", None)
+            if model is None and getattr(found, "start", ""):
+                model = find_weights(found.start).model  # of a run that only goes on from others
             if not isinstance(model, Model):
                 raise ValueError(f"{folder / file} is the recipe of no model")
             recipe = found if kind == "run" else None
@@ -110,6 +153,29 @@ def find_weights(source: str, *, ignored: Collection[str] = ()) -> Weights:
     return Weights(
         epath.Path(local), "hugging_face", huggingface.read_model(local, ignored=ignored)
     )
+
+
+def digest_of(params: Any) -> str:
+    """What names plain parameters that adapters are trained beside: the same on any mesh."""
+    found = leaves.digests(leaves.unique_leaves(params))
+    told = {name: int(np.asarray(value)) for name, value in found.items()}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def check_base(meta: Mapping[str, Any], base: str, start: str) -> None:
+    """RecipeError where a checkpoint's adapters were trained beside others than those in `start`,
+    of the digest `base`.
+    """
+    if meta["base"] != base:
+        raise RecipeError(
+            f"the weights in {start} are not those that the adapters were trained beside; bring "
+            "those back"
+        )
+
+
+def whole_on(sharding: Any) -> Any:
+    """The sharding of what each of its devices holds whole."""
+    return sharding if len(sharding.device_set) == 1 else rules.replicated(sharding.mesh)
 
 
 def check_same(model: Model, weights: Weights, tokenizer: Tokenizer) -> None:

@@ -34,6 +34,7 @@ class ScriptedCorpus:
         self.documents = sorted(documents, key=lambda d: d.repository)
         self.tokenizer: Tokenizer = ByteTokenizer() if tokenizer is None else tokenizer
         digest = hashlib.sha256(b"\0".join(d.content for d in self.documents)).hexdigest()
+        self.template = None
         self.fingerprint = digest + self.tokenizer.fingerprint
         self.languages = tuple(sorted({d.language for d in self.documents}))
         self._ids = self.tokenizer.encode_batch([d.content for d in self.documents])

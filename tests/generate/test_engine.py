@@ -212,8 +212,12 @@ def test_stop_tokens_and_hooks_and_lengths():
     stop = text[7]
     first = text.index(stop)
     one = engine()
+    (free,) = one.run([Request(prompt, Sampling(max_new_tokens=20))])
     (stopped,) = one.run([Request(prompt, Sampling(max_new_tokens=20), stop=(stop, 3))])
     assert (stopped.ids.tolist(), stopped.finished) == (text[:first], "stop")
+    raw = pytest.approx(free.raw_log_probs[first], abs=tolerance("cached"))
+    assert stopped.ending == (stop, 0.0, raw, 0)
+    assert free.ending is None
     ends = lambda ids: 5 if len(ids) >= 5 else None  # noqa: E731
     (ended,) = one.run([Request(prompt, Sampling(max_new_tokens=20), ends=ends)])
     assert (ended.ids.tolist(), ended.finished) == (text[:5], "stop")

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from codejax.data.chat import Chat, ChatTemplate, chatml, llama3, own, to_bytes
 from codejax.data.fim import Fim, Text, rearrange
 from codejax.data.tokenizer import ByteTokenizer
-from codejax.generate.chat import chatml, read_template
+from codejax.generate.chat import read_template
 from codejax.generate.prompts import (
     Prompts,
     completion_prompt,
     infill_prompt,
     special_ids,
-    to_bytes,
 )
 from codejax.tasks.task import Message, Prompt
 
@@ -81,14 +81,14 @@ def test_every_special_token_ends_a_text():
 
 
 def test_a_chat_without_a_template_is_chatml():
-    assert chatml(TALK) == (
+    assert chatml().text(TALK) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n"
         "<|im_start|>user\n2+2?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
     prompt = Prompt("It is", messages=TALK, stop=("!",))
     prompts = Prompts(ByteTokenizer())
-    assert list(prompts.ids(prompt)) == [END, *chatml(TALK).encode(), *b"It is"]
+    assert list(prompts.ids(prompt)) == [END, *chatml().text(TALK).encode(), *b"It is"]
     assert prompts.stop_strings(prompt) == (b"!", b"<|im_end|>")
     assert prompts.stop_strings(Prompt("x", stop=("!",))) == (b"!",)
     with pytest.raises(ValueError, match="messages or a suffix, not both"):
@@ -173,3 +173,20 @@ def test_a_broken_tokenizer_config_is_one_line(tmp_path: Path, text: str):
 def test_bytes_travel_in_strings():
     assert to_bytes(b"a\xff\xc3".decode(errors="surrogateescape")) == b"a\xff\xc3"
     assert to_bytes("é\ud83d") == "é".encode() + b"?"
+
+
+@pytest.mark.parametrize("template", [chatml(), llama3(), own()], ids=["chatml", "llama3", "own"])
+def test_a_template_as_others_carry_it_asks_the_same(template: ChatTemplate, tmp_path: Path):
+    pytest.importorskip("jinja2", reason=NEEDS)
+    (tmp_path / "chat_template.jinja").write_text(template.jinja())
+    theirs = read_template(write_config(tmp_path, bos_token="<|endoftext|>"))
+    assert theirs is not None
+    turns = (*TALK, Message("tool", " 4 {{ x }} "))
+    begin = "<|endoftext|>" if template.begin is None else template.begin
+    assert theirs(turns) == begin + template.text(turns)
+    prompt = Prompt(messages=turns)
+    ours = Prompts(ByteTokenizer(), template=template)
+    assert (
+        ours.ids(prompt).tolist() == Prompts(ByteTokenizer(), template=theirs).ids(prompt).tolist()
+    )
+    assert set(Chat(template, ByteTokenizer()).stop) <= set(ours.stop)
