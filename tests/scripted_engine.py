@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from codejax.generate.engine import EngineSettings
-from codejax.generate.requests import Completion, Finished, Progress, Request
+from codejax.generate.requests import Completion, Ending, Finished, Progress, Request
 
 
 @dataclasses.dataclass
@@ -18,12 +18,14 @@ class Writing:
 
     request: Request
     script: list[int]
+    ending: int | None = None
     given: int = 0
 
 
 class ScriptedEngine:
     """Answers a request with the tokens that `script` has for it, at most its max_new_tokens, in
-    steps of sizes that come round again. Token t has log-prob -t.
+    steps of sizes that come round again. Token t has log-prob -t, and the version of its answer's
+    end. A stop token in the script ends an answer.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class ScriptedEngine:
         self.cancelled: list[int] = []
         self.submitted: list[Request] = []
         self.num_steps = 0
-        self.most_under_way = 0
+        self.most_under_way = self.num_answered = self.version = 0
 
     def submit(self, request: Request) -> int:
         request.sampling.check()
@@ -47,7 +49,7 @@ class ScriptedEngine:
             raise ValueError(f"a prompt of {len(request.prompt)} tokens")
         number = len(self.submitted)
         self.submitted.append(request)
-        self.under_way[number] = Writing(request, self.script(request))
+        self.under_way[number] = Writing(request, *until_stop(self.script(request), request.stop))
         self.most_under_way = max(self.most_under_way, len(self.under_way))
         return number
 
@@ -55,6 +57,9 @@ class ScriptedEngine:
         if number not in self.under_way or number in self.cancelled:
             raise KeyError(number)
         self.cancelled.append(number)
+
+    def update(self, params: object, version: int) -> None:
+        self.version = version
 
     def step(self) -> list[Progress]:
         size = self.sizes[self.num_steps % len(self.sizes)]
@@ -66,7 +71,7 @@ class ScriptedEngine:
 
     def _cancel(self, number: int) -> Progress:
         writing = self.under_way.pop(number)
-        return Progress(number, ids_of([]), completion(writing, writing.given, "cancelled"))
+        return Progress(number, ids_of([]), self._complete(writing, writing.given, "cancelled"))
 
     def _write(self, number: int, size: int) -> Progress:
         writing = self.under_way[number]
@@ -79,12 +84,24 @@ class ScriptedEngine:
         if keep is None and writing.given < most:
             return Progress(number, new)
         del self.under_way[number]
+        self.num_answered += 1
         if keep is not None:
-            done = completion(writing, keep, "stop")
+            done = self._complete(writing, keep, "stop")
         else:
             whole = most == len(writing.script)
-            done = completion(writing, writing.given, "stop" if whole else "length")
+            done = self._complete(writing, writing.given, "stop" if whole else "length")
         return Progress(number, new[: len(new) - (writing.given - len(done.ids))], done)
+
+    def _complete(self, writing: Writing, count: int, finished: Finished) -> Completion:
+        """The first `count` tokens of an answer."""
+        ids, ending = ids_of(writing.script[:count]), None
+        if finished == "stop" and writing.ending is not None and count == len(writing.script):
+            token = writing.ending
+            ending = Ending(token, -float(token), -2.0 * token, self.version)
+        versions = np.full(count, self.version, np.int32)
+        return Completion(
+            ids, -ids.astype(np.float32), -2.0 * ids.astype(np.float32), versions, finished, ending
+        )
 
 
 def ids_of(tokens: list[int]) -> np.ndarray:
@@ -92,7 +109,7 @@ def ids_of(tokens: list[int]) -> np.ndarray:
     return np.array(tokens, np.int32)
 
 
-def completion(writing: Writing, count: int, finished: Finished) -> Completion:
-    """The first `count` tokens of an answer."""
-    ids = ids_of(writing.script[:count])
-    return Completion(ids, -ids.astype(np.float32), -2.0 * ids, np.zeros(count, np.int32), finished)
+def until_stop(script: list[int], stop: tuple[int, ...]) -> tuple[list[int], int | None]:
+    """A script up to its first stop token, and that."""
+    found = next((place for place, token in enumerate(script) if token in stop), None)
+    return (script, None) if found is None else (script[:found], script[found])

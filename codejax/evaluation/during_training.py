@@ -23,7 +23,6 @@ from typing import Any, Self
 from rich.console import Console
 
 from codejax.evaluation.generator import Answer, Generator, Request
-from codejax.evaluation.judging import Judges
 from codejax.evaluation.loop import (
     RESULTS,
     Settings,
@@ -36,6 +35,7 @@ from codejax.evaluation.loop import (
 )
 from codejax.evaluation.records import Records, read_records
 from codejax.evaluation.summary import Plain
+from codejax.rollout.verdicts import Judges
 from codejax.tasks.task import Task
 from codejax.train.loop import Log
 

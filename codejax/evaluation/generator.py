@@ -8,7 +8,6 @@ Nothing here knows how text is made. A file of answers made elsewhere is a gener
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
 
@@ -69,9 +68,3 @@ class Scorer(Protocol):
         that cannot be measured, such as a text that is too long.
         """
         ...
-
-
-def seed_of(seed: int, problem: str, sample: int) -> int:
-    """The seed of one request, by hash: it does not depend on how many others there are."""
-    text = f"{seed}\0{sample}\0{problem}".encode(errors="surrogatepass")
-    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1

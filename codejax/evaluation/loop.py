@@ -21,13 +21,15 @@ from typing import Any
 from etils import epath
 from rich.console import Console
 
-from codejax.evaluation.generator import Answer, Generator, Key, Request, Scorer, seed_of
-from codejax.evaluation.journal import Line
-from codejax.evaluation.judging import Judges, Judging
+from codejax.evaluation.generator import Answer, Generator, Key, Request, Scorer
+from codejax.evaluation.judging import Judging
 from codejax.evaluation.metrics import bits_per_byte
 from codejax.evaluation.progress import Meter
 from codejax.evaluation.records import Records, answer_of, read_records
 from codejax.evaluation.summary import BITS, Plain, plain, summarize
+from codejax.rollout.asks import seed_of
+from codejax.rollout.journal import Line
+from codejax.rollout.verdicts import Judges
 from codejax.runlog.metrics import replace_text
 from codejax.tasks.task import Problem, Prompt, Task
 

@@ -8,19 +8,17 @@ policy names by hash. Samples travel as JSON without a character that could end 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from etils import epath
 
 from codejax.evaluation.generator import Key
 from codejax.evaluation.metrics import mean
-from codejax.evaluation.page_data import browsable, encode
-from codejax.evaluation.page_script import SCRIPT, STYLE
+from codejax.evaluation.page_data import browsable
+from codejax.evaluation.page_script import SCRIPT
 from codejax.evaluation.records import Kept, read_records
 from codejax.evaluation.summary import (
     BITS,
@@ -30,17 +28,15 @@ from codejax.evaluation.summary import (
     spell_value,
 )
 from codejax.evaluation.summary import plain as plain_estimate
+from codejax.pages.browsing import browser, choice, document, filters, text_field
 from codejax.pages.markup import Html, element, facts, table
 from codejax.pages.spelling import plain, short, spell
-from codejax.pages.stylesheet import STYLESHEET
 from codejax.runlog.metrics import replace_text
 
 FILE = "index.html"
 SHARE = "pass@1"
 OVERLAP = "contamination.json"  # where a check against a corpus left what it found
 MOST_SAMPLES = 20_000
-HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-POLICY = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{HASH}'"
 
 
 def write_page(workdir: str | os.PathLike[str]) -> pathlib.Path:
@@ -68,7 +64,7 @@ def page(kept: Kept, results: Plain, *, overlap: Plain) -> str:
     name = str(kept.headers[0]["identity"].get("task", "evaluation"))
     places = {problem: number for number, problem in enumerate(kept.problems)}
     keys = sorted(kept.samples.keys() | kept.absent.keys(), key=lambda k: (places[k[0]], k[1]))
-    data = encode(browsable(kept, keys[:MOST_SAMPLES], shares))
+    data = browsable(kept, keys[:MOST_SAMPLES], shares)
     body = [
         _header(name, results),
         *(element("p", text, class_="warning") for text in _warnings(keys, results)),
@@ -77,20 +73,10 @@ def page(kept: Kept, results: Plain, *, overlap: Plain) -> str:
         *_overlap(results, overlap),
         element("h2", "Samples"),
         _filters(kept, keys),
-        _browser(),
+        browser("samples.jsonl"),
         *_provenance(kept),
-        element("script", Html(data), type="application/json", id="data"),
-        element("script", Html(SCRIPT)),
     ]
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("title", f"{name} · codejax"),
-        element("style", Html(STYLESHEET + STYLE)),
-    )
-    return f"<!doctype html>\n{element('html', head, element('body', body), lang='en')}\n"
+    return document(name, body, data, SCRIPT)
 
 
 def _header(name: str, results: Plain) -> Html:
@@ -213,33 +199,10 @@ def _filters(kept: Kept, keys: Sequence[Key]) -> Html:
         ("language", (line["language"] for line in problems)),
         ("category", (line["category"] for line in problems)),
     )
-    parts = [_text_field("problem", "Problem", "part of its id")]
-    parts += [_choice(name, values) for name, values in chosen]
-    parts.append(_text_field("text", "Text", "in completion or errors  ( / )"))
-    form = element("form", parts, class_="filters", id="filters", role="search")
-    status = element("p", id="count", class_="note", role="status", aria_live="polite")
-    return element("div", form, status)
-
-
-def _text_field(name: str, label: str, hint: str) -> Html:
-    field = element("input", id=name, type="search", placeholder=hint, autocomplete="off")
-    return element("label", label, field)
-
-
-def _choice(name: str, values: Iterable[str]) -> Html:
-    options = [element("option", value, value=value) for value in sorted({v for v in values if v})]
-    every = element("option", "all", value="")
-    return element("label", name.capitalize(), element("select", every, options, id=name))
-
-
-def _browser() -> Html:
-    """Filled by the script."""
-    samples = element("ol", id="list", aria_label="Samples; arrow keys go up and down")
-    more = element("button", "Show more", id="more", type="button", hidden="hidden")
-    detail = element("section", id="shown", aria_live="polite", aria_label="The sample")
-    without = element("noscript", "This list wants JavaScript; samples.jsonl holds the same.")
-    left = element("nav", samples, more, aria_label="Samples")
-    return element("div", left, element("div", detail, without), class_="browser")
+    parts = [text_field("problem", "Problem", "part of its id")]
+    parts += [choice(name, values) for name, values in chosen]
+    parts.append(text_field("text", "Text", "in completion or errors  ( / )"))
+    return filters(parts)
 
 
 def _provenance(kept: Kept) -> Iterator[Html]:

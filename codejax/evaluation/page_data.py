@@ -1,4 +1,4 @@
-"""What the script of an evaluation's page reads: problems and samples as plain data, and its JSON.
+"""What the script of an evaluation's page reads: problems and samples as plain data.
 
 Texts come with control characters made visible, as everywhere on our pages, and without the middle
 of very long ones.
@@ -7,26 +7,14 @@ of very long ones.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codejax.evaluation.generator import Key
-from codejax.evaluation.journal import Line
 from codejax.evaluation.records import Kept
-from codejax.pages.markup import printable
-
-MOST_CHARACTERS = 20_000  # of one text
-PASSED = ("AC", "SKIPPED")
-UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
-
-
-def encode(data: Any) -> str:
-    """JSON in ASCII without `<`, `>` and `&`: nothing in it ends a script element or begins one."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    for character, escape in UNSAFE.items():
-        text = text.replace(character, escape)
-    return text
+from codejax.pages.browsing import shown
+from codejax.rollout.journal import Line
+from codejax.rollout.verdicts import fault_of
 
 
 def browsable(kept: Kept, keys: Sequence[Key], overlap: Mapping[str, float]) -> dict[str, Any]:
@@ -78,8 +66,8 @@ def _sample(line: Line, number: int, kept: Kept) -> dict[str, Any]:
         **{name: line[name] for name in ("sample", "seed", "num_tokens", "finish")},
         **{name: line[name] for name in ("value", "verdict")},
     }
-    fault = _fault(line)
-    return made | ({"fault": fault} if fault else {})
+    fault = fault_of(line["jobs"])
+    return made | ({"fault": {k: shown(v) for k, v in fault.items()}} if fault else {})
 
 
 def _notes(line: Line) -> list[str]:
@@ -94,32 +82,3 @@ def _notes(line: Line) -> list[str]:
     if line["log_probability"] is not None:
         notes.append(f"log-probability {line['log_probability']:.2f}")
     return notes
-
-
-def _fault(line: Line) -> dict[str, str] | None:
-    """The first test that failed, or the first job that did without any."""
-    for name, job in line["jobs"].items():
-        if job["verdict"] == "AC":
-            continue
-        for number, test in enumerate(job["tests"], 1):
-            if test["verdict"] not in PASSED:
-                label = f"{name}, {test['name'] or f'test {number}'}"
-                texts = {part: shown(test[part]) for part in ("stdout", "stderr")}
-                message = shown(test["message"] or job["message"])
-                return {
-                    "name": shown(label),
-                    "verdict": test["verdict"],
-                    "message": message,
-                    **texts,
-                }
-        return {"name": shown(name), "verdict": job["verdict"], "message": shown(job["message"])}
-    return None
-
-
-def shown(text: str) -> str:
-    """A text that can be put on a page."""
-    if len(text) > MOST_CHARACTERS:
-        half = MOST_CHARACTERS // 2
-        hidden = len(text) - 2 * half
-        text = f"{text[:half]}\n... {hidden} characters ...\n{text[-half:]}"
-    return printable(text)

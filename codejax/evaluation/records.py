@@ -22,8 +22,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from codejax.evaluation.generator import Answer, Key, Request
-from codejax.evaluation.journal import Journal, Line, read_lines
 from codejax.execution.protocol import Result, Verdict
+from codejax.rollout.journal import Journal, Line, read_lines
+from codejax.rollout.verdicts import result_line, verdict_of
 from codejax.runlog.provenance import surroundings
 from codejax.tasks.task import Problem, Prompt, Score
 
@@ -32,7 +33,6 @@ SAMPLES, ABSENT = "samples.jsonl", "absent.jsonl"
 NATS = "nats.jsonl"
 LOCK = "evaluation.lock"
 FORMAT = 1  # of the lines; changes when an older reader would misread them
-SHOWN = 4000  # characters kept of a stream or a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,50 +223,3 @@ def sample_line(
         "verdict": Verdict.SKIPPED.value if failed else verdict_of(value, results),
         "jobs": {name: result_line(result) for name, result in results.items()},
     }
-
-
-def verdict_of(value: float | None, results: Mapping[str, Result]) -> str:
-    """One word for a sample: its first job that was not accepted, a fault of ours before others; of
-    a sample that nothing had to be run for, AC where it is right, else WA.
-    """
-    verdicts = [result.verdict for result in results.values()]
-    if value is None:
-        faults = [verdict for verdict in verdicts if not verdict.is_about_program]
-        return (faults or [Verdict.INFRA])[0].value
-    if value >= 1.0 or not verdicts:
-        return (Verdict.AC if value >= 1.0 else Verdict.WA).value
-    others = [verdict for verdict in verdicts if verdict is not Verdict.AC]
-    return (others or [Verdict.WA])[0].value
-
-
-def result_line(result: Result) -> Line:
-    """What a job showed, with long texts cut."""
-    return {
-        "verdict": result.verdict.value,
-        "message": cut(result.message),
-        "isolation": result.isolation,
-        "worker": result.worker,
-        "toolchain": result.toolchain,
-        "seconds": round(result.seconds, 6),
-        "tests": [
-            {
-                "name": test.name,
-                "verdict": test.verdict.value,
-                "cpu": round(test.cpu, 6),
-                "wall": round(test.wall, 6),
-                "memory": test.memory,
-                "message": cut(test.message),
-                "stdout": cut(test.stdout),
-                "stderr": cut(test.stderr),
-            }
-            for test in result.tests
-        ],
-    }
-
-
-def cut(text: str) -> str:
-    """A long text without its middle."""
-    if len(text) <= SHOWN:
-        return text
-    half = SHOWN // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"

@@ -310,8 +310,10 @@ class Engine:
         keep = ends(work.answer) if ends is not None and len(ids) else None
         if keep is not None:
             completion = work.completion("stop", keep)
-        elif hit or work.drawn >= work.budget:
-            completion = work.completion("stop" if hit else "length")
+        elif hit:
+            completion = work.completion("stop", ending=drawn.ending(row, self.version))
+        elif work.drawn >= work.budget:
+            completion = work.completion("length")
         else:
             return Progress(work.number, ids)
         slot.work = None

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from codejax.generate.choice import Choosing, choose
+from codejax.generate.requests import Ending
 from codejax.model.cached import LayerCache, Place, num_entries
 from codejax.model.transformer import Model, Transformer, Unstacked
 from codejax.parallel import rules
@@ -55,6 +56,14 @@ class Drawn(NamedTuple):
     raw_log_prob: Any
     is_token: Any
     hit: Any
+
+    def ending(self, row: int, version: int) -> Ending:
+        """The stop token that a row has drawn; for arrays of the host."""
+        step = int(self.is_token[:, row].sum())
+        token, log_prob, raw_log_prob = (
+            part[step, row].item() for part in (self.token, self.log_prob, self.raw_log_prob)
+        )
+        return Ending(token, log_prob, raw_log_prob, version)
 
 
 class Programs:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -66,13 +66,23 @@ class Request:
     priority: int = 0
 
 
+class Ending(NamedTuple):
+    """The stop token that ended an answer, as it was drawn."""
+
+    token: int
+    log_prob: float
+    raw_log_prob: float
+    version: int
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Completion:
     """An answer, or what there was of it when it was cancelled.
 
     ids: int32 [T]. log_probs, raw_log_probs: float32 [T], of each token in the distribution that
     was drawn from (0 where greedy) and in the model's own. versions: int32 [T], the weights that
-    each was drawn with. finished: a stop token or `ends`; the length; or cancelled.
+    each was drawn with. finished: a stop token or `ends`; the length; or cancelled. ending: the
+    stop token, where that is what ended it.
     """
 
     ids: np.ndarray
@@ -80,6 +90,7 @@ class Completion:
     raw_log_probs: np.ndarray
     versions: np.ndarray
     finished: Finished
+    ending: Ending | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

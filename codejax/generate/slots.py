@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from codejax.generate.requests import Completion, Finished, Request
+from codejax.generate.requests import Completion, Ending, Finished, Request
 
 
 @dataclasses.dataclass(eq=False)
@@ -39,7 +39,9 @@ class Work:
         """int32 [T]."""
         return np.array(self.tokens[len(self.tokens) - self.drawn :], np.int32)
 
-    def completion(self, finished: Finished, keep: int | None = None) -> Completion:
+    def completion(
+        self, finished: Finished, keep: int | None = None, ending: Ending | None = None
+    ) -> Completion:
         """The answer, of which the first `keep` tokens count."""
         return Completion(
             self.answer[:keep],
@@ -47,6 +49,7 @@ class Work:
             np.array(self.raw_log_probs[:keep], np.float32),
             np.array(self.versions[:keep], np.int32),
             finished,
+            ending,
         )
 
 

@@ -95,7 +95,7 @@ class Texts:
 
     def __init__(self, engine: TokenEngine, prompts: Prompts) -> None:
         self.engine, self.prompts = engine, prompts
-        self._spell = _Spelling(prompts.tokenizer)
+        self._spell = Spelling(prompts.tokenizer)
         self._readers: dict[int, Reader] = {}
 
     def submit(
@@ -231,6 +231,7 @@ class Reader:
         self._content = bytearray()
         self._reached: list[int] = []  # bytes up to the end of each token
         self._found: int | None = None  # the first stop string so far
+        self._spent: int | None = None  # and where it ends
         self._certain = 0  # bytes that are part of the answer whatever follows
         self._taken = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -271,6 +272,13 @@ class Reader:
             finished,
         )
 
+    @property
+    def spent(self) -> int | None:
+        """Tokens of the text and of the stop string that ended it; None where none did."""
+        if self._spent is None:
+            return None
+        return bisect.bisect_left(self._reached, self._spent) + 1
+
     def _kept(self) -> int:
         """Tokens that spell what stands before the stop string; the last may spell more."""
         assert self._found is not None
@@ -287,11 +295,14 @@ class Reader:
         if self._found is not None:
             begins.append(self._found)
         self._found = min(begins, default=None)
+        if self._found is not None:
+            stops = [s for s in self._stop if content.startswith(s, self._found)]
+            self._spent = self._found + min(map(len, stops))
         begun = [len(content) - _overlap(content, stop) for stop in self._stop]
         self._certain = min([len(content), *begins, *begun])
 
 
-class _Spelling:
+class Spelling:
     """Bytes of one token: nothing for special tokens and for rows that a padded vocabulary has
     beyond the tokenizer's.
     """

@@ -19,13 +19,14 @@ import killed_worker
 import pytest
 from scripted_task import LOUD, RIGHT, WRONG, Echoes, Scripted, Sums, Verdicts, mixed
 
-from codejax.evaluation.generator import Answer, Request, seed_of
-from codejax.evaluation.journal import read_lines
+from codejax.evaluation.generator import Answer, Request
 from codejax.evaluation.loop import Settings, evaluate
 from codejax.evaluation.page import write_page
 from codejax.evaluation.records import read_records
 from codejax.execution.client import Local, NoWorkers
 from codejax.execution.protocol import Verdict
+from codejax.rollout.asks import seed_of
+from codejax.rollout.journal import read_lines
 
 HERE = Path(__file__).parent
 THREE = Settings(num_samples=3, ks=(1, 2))

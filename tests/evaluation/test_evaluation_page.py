@@ -14,11 +14,11 @@ import chromium
 import pytest
 from scripted_task import LOUD, Echoes, Scripted, Sums, Verdicts
 
-from codejax.evaluation import page_data
 from codejax.evaluation.loop import Settings, evaluate
 from codejax.evaluation.page import write_page
 from codejax.execution.client import Local
 from codejax.execution.protocol import Verdict
+from codejax.pages import browsing
 
 needs_chromium = pytest.mark.skipif(
     chromium.find_chromium() is None, reason="needs Chromium: apt install chromium"
@@ -103,7 +103,7 @@ def test_hostile_texts_are_no_markup(hostile: Path):
 @pytest.fixture
 def defenceless(hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same page made without escaping."""
-    monkeypatch.setattr(page_data, "UNSAFE", {})
+    monkeypatch.setattr(browsing, "UNSAFE", {})
     folder = shutil.copytree(hostile.parent, tmp_path / "copy")
     return write_page(folder)
 
@@ -114,7 +114,7 @@ def test_hostile_texts_are_no_markup_mutant(defenceless: Path):
 
 @pytest.mark.parametrize("text", ["</script>", "<!--", "]]>", "&amp;", "\u2028", "é\U0001f600"])
 def test_data_survive_encoding(text: str):
-    encoded = page_data.encode({"a": text})
+    encoded = browsing.encode({"a": text})
     assert not set("<>&") & set(encoded)
     assert encoded.isascii()
     assert json.loads(encoded) == {"a": text}

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_task import Echoes, Scripted
 
-from codejax.evaluation import journal
 from codejax.evaluation.generator import Answer, Request
-from codejax.evaluation.journal import Journal, read_lines
 from codejax.evaluation.loop import Settings, evaluate
-from codejax.evaluation.records import Records, answer_line, answer_of, cut, read_records
+from codejax.evaluation.records import Records, answer_line, answer_of, read_records
+from codejax.rollout import journal
+from codejax.rollout.journal import Journal, read_lines
+from codejax.rollout.verdicts import cut
 from codejax.tasks.task import Prompt
 
 ODD = '</script>\0\ud800\u2028\u202e"\\\r\n\x1b[31m'

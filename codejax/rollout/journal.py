@@ -25,9 +25,14 @@ def read_lines(path: pathlib.Path) -> list[Line]:
 
     Raises ValueError for any other line that is no JSON object.
     """
+    return read_journal(path)[0]
+
+
+def read_journal(path: pathlib.Path) -> tuple[list[Line], int]:
+    """The same, and how many torn lines there are: 0 or 1."""
     if not path.exists():
-        return []
-    *texts, _ = path.read_bytes().split(b"\n")
+        return [], 0
+    *texts, rest = path.read_bytes().split(b"\n")
     lines = []
     for number, text in enumerate(texts, 1):
         line = _object(text)
@@ -35,7 +40,7 @@ def read_lines(path: pathlib.Path) -> list[Line]:
             lines.append(line)
         elif number < len(texts):
             raise ValueError(f"{path}, line {number}: no JSON object; mend it or move it away")
-    return lines
+    return lines, int(bool(rest) or len(lines) < len(texts))
 
 
 def _object(text: bytes) -> Line | None:
