@@ -1,0 +1,43 @@
+"""Recipes of reinforcement learning: a policy improves by having what it writes run."""
+# SPDX-License-Identifier: Apache-2.0
+
+from codejax.generate.engine import EngineSettings
+from codejax.generate.requests import Sampling
+from codejax.objectives.policy import Policy, Ppo
+from codejax.rl.advantage import Rloo
+from codejax.rl.aggregation import TokenMean
+from codejax.rl.held_out import HeldOutTasks
+from codejax.rl.training import PolicyTraining
+from codejax.rollout.collect import RolloutSettings
+from codejax.tasks.programs import Programs
+from codejax.train.checkpoint import Checkpointing
+from codejax.train.optimizer import AdamW
+from codejax.train.schedule import Constant
+
+
+def programs() -> PolicyTraining:
+    """The model of `configs/sft.py:programs` goes on by trial; two CPU cores, some minutes.
+
+    codejax run --config=configs/rl.py:programs --workdir=runs/rl_programs
+    """
+    return PolicyTraining(
+        name="rl_programs",
+        start="runs/programs",
+        tasks=(Programs(split="train", num_problems=2000),),
+        aggregation=TokenMean(),
+        num_steps=40,
+        prompts_per_step=16,
+        samples_per_prompt=8,
+        rollout=RolloutSettings(sampling=Sampling(max_new_tokens=64, temperature=1.0)),
+        engine=EngineSettings(slots=32, length=193, chunk=128, steps=8),
+        estimator=Rloo(),
+        objective=Policy(surrogate=Ppo(clip_low=0.2, clip_high=0.28), chunk=64),
+        optimizer=AdamW(learning_rate=1e-4, weight_decay=0.0),
+        schedule=Constant(warmup_steps=2),
+        length=256,
+        rows=8,
+        held_out=HeldOutTasks(
+            tasks=(Programs(split="held_out", num_problems=150),), every_steps=20
+        ),
+        checkpointing=Checkpointing(every_steps=10, keep_last=2, best_metric=""),
+    )

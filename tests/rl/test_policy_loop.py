@@ -1,0 +1,156 @@
+"""The loop learns, on policy; stopped and begun again, it goes on as if nothing had been."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from bells import Bells, Quiet, fresh_state, make_collector, make_learner, make_loop, put_state
+from tolerances import tolerance
+
+from codejax.rl.advantage import Flipped, Rloo
+from codejax.rl.curriculum import Curriculum
+from codejax.rl.loop import Collapsed, Stale, Standing
+from codejax.rl.problems import Problems
+from codejax.rl.shaping import AbsentLimit, EntropyWatch, TooManyAbsent
+from codejax.rollout.episode import read_episodes
+from codejax.tasks.task import Score
+
+
+def run(workdir: pathlib.Path, num_steps: int, quiet: Quiet | None = None, **changes: Any):
+    """A run to its end: what it logged, and the loop."""
+    quiet = quiet or Quiet()
+    with make_collector(fresh_state(make_learner()).params) as collector:
+        loop = make_loop(workdir, collector, quiet, num_steps=num_steps, **changes)
+        assert loop.run() == 0
+    return quiet, loop
+
+
+def rewards(quiet: Quiet) -> list[float]:
+    return [scalars["reward"] for _, kind, scalars in quiet.lines if kind == "train"]
+
+
+def test_it_learns_what_is_rewarded_and_unlearns_what_is_not(tmp_path):
+    up, _ = run(tmp_path / "up", 12)
+    assert np.mean(rewards(up)[-3:]) > 4 * max(np.mean(rewards(up)[:3]), 0.05)
+    down, _ = run(tmp_path / "down", 12, teaching={"estimator": Flipped(estimator=Rloo())})
+    assert np.mean(rewards(down)[-3:]) < np.mean(rewards(up)[:3])
+
+
+def test_trainer_and_sampler_agree_and_every_token_is_fresh(tmp_path):
+    quiet, _ = run(tmp_path, 3)
+    for number, (step, kind, scalars) in enumerate(quiet.lines):
+        assert (step, kind) == (number + 1, "train")
+        assert scalars["mismatch_ratio_max"] == pytest.approx(1, abs=tolerance("cached"))
+        episodes = read_episodes(tmp_path / "episodes" / f"{number:08d}.jsonl").episodes
+        assert len(episodes) == 32
+        assert {int(v) for e in episodes for v in e.versions[e.is_own]} == {number}
+
+
+def test_an_episode_of_other_weights_is_refused(tmp_path):
+    with make_collector(fresh_state(make_learner()).params, version=7) as collector:
+        loop = make_loop(tmp_path, collector, Quiet(), num_steps=1)
+        with pytest.raises(Stale, match=r"with versions \[7\] and not with 0"):
+            loop.run()
+
+
+def test_killed_and_begun_again_it_learns_the_same_from_the_same(tmp_path):
+    """What was gathered after the last save is learnt from again, and not asked for again."""
+    quiet = Quiet()
+    quiet.every = 2
+    _, whole = run(tmp_path / "whole", 5, quiet)
+    run(tmp_path / "cut", 3, quiet)  # killed after step 3; saved after 2
+    state, meta = quiet.saved[2]
+    half = tmp_path / "cut" / "episodes" / "00000002.jsonl"
+    lines = half.read_bytes().splitlines(keepends=True)
+    half.write_bytes(b"".join(lines[:20]) + lines[20][:30])  # killed while a line was written
+    learner = make_learner()
+    placed = put_state(learner, state)
+    with make_collector(placed.params, version=2) as collector:
+        loop = make_loop(
+            tmp_path / "cut",
+            collector,
+            Quiet(),
+            num_steps=5,
+            learner=learner,
+            state=placed,
+            standing=Standing(**meta["standing"]),
+            step=2,
+        )
+        assert loop.run() == 0
+    jax.tree.map(  # to rounding: what was missing is drawn in a smaller batch
+        lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance("cached"), rtol=0),
+        *map(jax.device_get, (loop.state.params, whole.state.params)),
+    )
+    assert (loop.standing.asked, loop.step) == (whole.standing.asked, whole.step)
+    for step in range(5):
+        name = f"episodes/{step:08d}.jsonl"
+        told = [
+            sorted((e.group, e.sample, e.tokens.tolist()) for e in read_episodes(path).episodes)
+            for path in (tmp_path / "whole" / name, tmp_path / "cut" / name)
+        ]
+        assert told[0] == told[1]
+
+
+def test_many_devices_equal_one(tmp_path):
+    _, one = run(tmp_path / "one", 2)
+    to_first = lambda params: jax.device_put(params, jax.devices()[0])  # noqa: E731
+    _, eight = run(tmp_path / "eight", 2, devices=8, publish=to_first)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+        jax.device_get(one.state.params),
+        jax.device_get(eight.state.params),
+    )
+
+
+def test_too_many_absent_rewards_end_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(Bells, "score", lambda *_: Score(None))
+    with pytest.raises(TooManyAbsent, match="32 of the last 32 rewards are absent"):
+        run(tmp_path, 2)
+
+
+def test_a_few_absent_rewards_are_left_out(tmp_path, monkeypatch):
+    rung = Bells.score
+
+    def sometimes(self, problem, candidate, results):
+        lost = ord(candidate[:1] or " ") % 2
+        return Score(None) if lost else rung(self, problem, candidate, results)
+
+    monkeypatch.setattr(Bells, "score", sometimes)
+    quiet, _ = run(tmp_path, 1, absent_limit=AbsentLimit(share=1.0))
+    [(_, _, scalars)] = quiet.lines
+    assert scalars["episodes"] == 32
+    assert 0 < scalars["absent"] < 32
+
+
+def test_a_collapsed_policy_ends_a_run(tmp_path):
+    with pytest.raises(Collapsed, match="lower the learning rate"):
+        run(tmp_path, 6, entropy_watch=EntropyWatch(least=100.0, window=1))
+
+
+def test_further_problems_are_drawn_for_those_that_say_nothing(tmp_path, monkeypatch):
+    rung = Bells.score
+
+    def only_even(self, problem, candidate, results):
+        silent = problem.data["bell"] % 2
+        return Score(0.0) if silent else rung(self, problem, candidate, results)
+
+    monkeypatch.setattr(Bells, "score", only_even)
+    quiet, loop = run(tmp_path, 1, draws=4, prompts_per_step=2)
+    assert quiet.lines[0][2]["groups_with_signal"] == 1
+    assert loop.standing.asked > 2
+
+
+def test_problems_come_once_an_epoch_and_a_curriculum_prefers_the_open_ones():
+    problems = Problems([Bells(6)], seed=1)
+    taken = [one.problem.id for one in problems.take(3, 9, {})]
+    assert len(set(taken[3:9])) == 6
+    assert taken[2:5] == [one.problem.id for one in problems.take(5, 3, {})]
+    learnt = Problems([Bells(40)], 1, Curriculum(least=0.01))
+    standing = {"bells/tower 0": (100.0, 100.0), "bells/tower 1": (50.0, 100.0)}
+    open_ones = [one.level for at in range(20) for one in learnt.take(at, 4, standing)]
+    assert open_ones.count("bells/tower 1") > 0.8 * len(open_ones)
