@@ -50,6 +50,9 @@ TOLERANCES: dict[str, Tolerance] = {
     "cached": Tolerance(
         5e-4, "log-probabilities after layers whose sums go over blocks of the cache in turn"
     ),
+    "first_steps_of_adam": Tolerance(
+        2e-3, "a tenth of the learning rate a step: Adam makes steps of rounded tiny gradients"
+    ),
     "trainer_equals_sampler": Tolerance(
         1e-4, "log-probabilities of one token by a cached step and by a full pass, in float32"
     ),

@@ -157,6 +157,7 @@ def test_a_lost_jail_is_said_to_be_lost():
     with Session(limits=SHORT) as session:
         session.write({"a": b""})
         session._lane._process.kill()  # type: ignore[union-attr]
+        session._lane._process.wait()  # type: ignore[union-attr]
         with pytest.raises(SessionLost):
             session.run(["true"])
 

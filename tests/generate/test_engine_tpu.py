@@ -31,7 +31,7 @@ def figures(folder: pathlib.Path, *options: str) -> dict[str, Any]:
     output = folder / "figures.json"
     done = subprocess.run(
         [sys.executable, str(BENCHMARK), f"--output={output}", *options],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, "JAX_ENABLE_COMPILATION_CACHE": "false"},
         capture_output=True,
         text=True,
         timeout=1200,

@@ -201,6 +201,8 @@ def test_others_are_drawn_while_verdicts_are_awaited():
             assert collector.step(0.05) == []
         assert engine.num_answered == 8
         assert len(collector.pending()) == collector.num_unfinished == 8
+        for _ in range(3):  # nothing is left to draw: this waits
+            assert collector.step(0.05) == []
         executor.gate.set()
         found = []
         while collector.num_unfinished:

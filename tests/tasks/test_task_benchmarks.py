@@ -128,7 +128,10 @@ BODIES = {
     "cs": ("        throw new Exception();\n", "        return str.Length;\n"),
     "sh": ("    false\n", "    echo ${#1}\n"),
 }
-DO_NOT_COMPILE = {"HumanEval_87_get_row"}  # of Go: its own tests have a type error
+DO_NOT_COMPILE = {
+    "go": {"HumanEval_87_get_row"},  # its own tests have a type error
+    "cpp": {"HumanEval_137_compare_one"},  # its prompt takes std::nullopt for a type
+}
 
 
 def multipl_e(language: Any) -> MultiPLE:
@@ -164,7 +167,7 @@ def test_multipl_e(language, judge):
             bad.add(problem.id)
         if language != "java":  # takes seconds, and does not compile
             assert score(judge, task, problem, "").value == 0
-    assert bad <= DO_NOT_COMPILE
+    assert bad <= DO_NOT_COMPILE.get(language, set())
 
 
 def samples(name: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORKER = pathlib.Path(__file__).with_name("tpu_worker.py")
+NOT_KEPT = {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # no TPU is there to read it back
 PATHS = (ROOT, ROOT / "benchmarks", *filter(None, [os.environ.get("PYTHONPATH")]))
 
 pytestmark = pytest.mark.skipif(
@@ -31,7 +32,7 @@ def run_worker(cases: list[str], seconds: int) -> dict[str, Any]:
     """What the worker found in each case."""
     done = subprocess.run(
         [sys.executable, "-W", "error", str(WORKER), *cases],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, PATHS))},
+        env={**os.environ, **NOT_KEPT, "PYTHONPATH": os.pathsep.join(map(str, PATHS))},
         capture_output=True,
         text=True,
         timeout=seconds,

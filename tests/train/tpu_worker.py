@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec
 
 from codejax.data.mixture import Data
 from codejax.data.rows import Source
-from codejax.model import layers, transformer
+from codejax.model import adapted, transformer
 from codejax.model.attention import Attention
 from codejax.model.layers import GatedMLP
 from codejax.model.transformer import Model, Transformer
@@ -131,7 +131,7 @@ def gradients_summed_whole() -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(rules, "partition", partition))
-        for module in (layers, transformer):
+        for module in (adapted, transformer):
             stack.enter_context(mock.patch.object(module, "gather", lambda weight, axes: weight))
         yield
 
