@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --qui
 
 help:
 	@echo "make quickstart   train a small code model on this machine and write a report (8 minutes)"
-	@echo "make test         the default suite (10 minutes on 2 cores)"
+	@echo "make test         the default suite (13 minutes on 2 cores)"
 	@echo "make test-slow    the long tests; installs torch and transformers"
 	@echo "make lint types   what CI checks besides the tests; make format mends what it can"
 	@echo "make bench        the benchmarks; writes benchmarks/results/*.json"
