@@ -45,13 +45,15 @@ class Gatherer:
         ]
 
     def gather(self, step: int, posed: Sequence[Posed]) -> list[Episode]:
-        """An episode of each ask, those kept from before and the others as they end.
+        """An episode of each ask, those kept from before and the others as they end. What is absent
+        is asked for again, once workers are mended.
 
         Raises:
             ValueError: the file of the step is damaged in its middle.
         """
         asks = self.asks(posed)
-        kept = {key_of(one): one for one in read_episodes(self.path(step)).episodes}
+        before = read_episodes(self.path(step)).episodes
+        kept = {key_of(one): one for one in before if not one.is_absent}
         with Journal(self.path(step)) as journal:
             for ask in asks:
                 if _key(ask) not in kept:

@@ -163,9 +163,9 @@ class Collector:
             self._generating += time.monotonic() - begin
             self._read_mail(0.0)
         elif self._asks and not self._ended:
-            is_judging = self._meter.num_calls > 0
+            _, before = self._meter.read()
             self._read_mail(wait)
-            self._waiting += (time.monotonic() - begin) * is_judging
+            self._waiting += self._meter.read()[1] - before
         ended, self._ended = self._ended, []
         for each in ended:
             del self._asks[each.number]

@@ -29,7 +29,7 @@ class Times(NamedTuple):
     @property
     def overlap(self) -> float:
         """Share of the time of judging that generation did not have to wait for; 1 of none."""
-        return max(0.0, 1.0 - self.waiting / self.judging) if self.judging else 1.0
+        return 1.0 - self.waiting / self.judging if self.judging else 1.0
 
 
 class Meter:

@@ -115,6 +115,16 @@ def test_too_many_absent_rewards_end_a_run(tmp_path, monkeypatch):
         run(tmp_path, 2)
 
 
+def test_what_was_absent_is_asked_for_again_when_workers_are_mended(tmp_path, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(Bells, "score", lambda *_: Score(None))
+        with pytest.raises(TooManyAbsent):
+            run(tmp_path, 1)
+    quiet, _ = run(tmp_path, 1)
+    [(_, _, scalars)] = quiet.lines
+    assert (scalars["episodes"], scalars["absent"]) == (32, 0)
+
+
 def test_a_few_absent_rewards_are_left_out(tmp_path, monkeypatch):
     rung = Bells.score
 
