@@ -73,42 +73,17 @@ def open_model(
         weights = find_weights(path)
     except RecipeError as error:
         raise ValueError(f"the model or recipe in {path} cannot be read: {error}") from error
+    model, devices = _bind(weights.model, dtype), make_part(mesh)
+    prompts, length = _asked(weights, tokenizer)
+    _check_fits(prompts.tokenizer, model, weights.folder)
+    shardings = shardings_of(model, devices)
     if weights.kind == "run":
-        return open_run(weights, step, tokenizer=tokenizer, dtype=dtype, mesh=mesh)
-    opened = open_foreign(weights, tokenizer=tokenizer, dtype=dtype, mesh=mesh)
-    return dataclasses.replace(opened, name=path) if path.startswith(hub.SCHEME) else opened
-
-
-def open_run(
-    weights: Weights,
-    step: int | None = None,
-    *,
-    tokenizer: str = "",
-    dtype: Dtype | None = None,
-    mesh: Mesh = ONE_DEVICE,
-) -> Opened:
-    """The parameters after `step`, or of the newest good checkpoint, of a training run."""
-    model, devices = _bind(weights.model, dtype), make_part(mesh)
-    prompts, length = _asked(weights, tokenizer)
-    _check_fits(prompts.tokenizer, model, weights.folder)
-    found = weights.restore(shardings_of(model, devices), step)
-    name = f"{weights.recipe.name} after {found.step} steps"
-    return Opened(model, found.state["params"], prompts, length, name, devices)
-
-
-def open_foreign(
-    weights: Weights,
-    *,
-    tokenizer: str = "",
-    dtype: Dtype | None = None,
-    mesh: Mesh = ONE_DEVICE,
-) -> Opened:
-    """Weights of others, with what their tokenizer begins texts with and its chat template."""
-    model, devices = _bind(weights.model, dtype), make_part(mesh)
-    prompts, length = _asked(weights, tokenizer)
-    _check_fits(prompts.tokenizer, model, weights.folder)
-    params = weights.read(shardings_of(model, devices))
-    name = pathlib.Path(weights.folder).resolve().name
+        found = weights.restore(shardings, step)
+        params, name = found.state["params"], f"{weights.recipe.name} after {found.step} steps"
+    else:
+        is_named = path.startswith(hub.SCHEME)
+        name = path if is_named else pathlib.Path(weights.folder).resolve().name
+        params = weights.read(shardings)
     return Opened(model, params, prompts, length, name, devices)
 
 

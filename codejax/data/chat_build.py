@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from codejax.data.chat import ChatTemplate, Trains, own
 from codejax.data.chat_source import ChatJsonl
-from codejax.data.corpus_build import Bytes, Chain, ExistingTokenizer, build_corpora
+from codejax.data.corpus_build import Bytes, Chain, ExistingTokenizer, build_corpora, check_sizes
 from codejax.recipe import spec
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ class ChatBuild:
     def check(self) -> None:
         if not self.sources:
             raise ValueError("sources is empty; wanted at least one ChatJsonl")
-        if not 0.0 <= self.held_out < 1.0:
-            raise ValueError(f"held_out={self.held_out} must be at least 0 and below 1")
+        check_sizes(self.held_out, self.shard_bytes, self.num_workers)
 
     def run(self, workdir: epath.Path) -> int:
         build_corpora(

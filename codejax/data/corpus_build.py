@@ -90,12 +90,7 @@ class CorpusBuild:
     def check(self) -> None:
         if not self.sources:
             raise ValueError("sources is empty; wanted at least one Tree, Jsonl or Parquet")
-        if not 0.0 <= self.held_out < 1.0:
-            raise ValueError(f"held_out={self.held_out} must be at least 0 and below 1")
-        if self.shard_bytes < 1:
-            raise ValueError(f"shard_bytes={self.shard_bytes} must be positive")
-        if self.num_workers < -1:
-            raise ValueError(f"num_workers={self.num_workers} must be -1, 0 or more")
+        check_sizes(self.held_out, self.shard_bytes, self.num_workers)
 
     def run(self, workdir: epath.Path) -> int:
         build_corpora(
@@ -109,6 +104,16 @@ class CorpusBuild:
             num_workers=self.num_workers,
         )
         return 0
+
+
+def check_sizes(held_out: float, shard_bytes: int, num_workers: int) -> None:
+    """ValueError for a field of a build that is out of its range."""
+    if not 0.0 <= held_out < 1.0:
+        raise ValueError(f"held_out={held_out} must be at least 0 and below 1")
+    if shard_bytes < 1:
+        raise ValueError(f"shard_bytes={shard_bytes} must be positive")
+    if num_workers < -1:
+        raise ValueError(f"num_workers={num_workers} must be -1, 0 or more")
 
 
 class Chain:

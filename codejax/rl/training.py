@@ -23,7 +23,7 @@ from codejax.generate.engine import Engine, EngineSettings
 from codejax.library import open_model, shardings_of
 from codejax.objectives.policy import Policy
 from codejax.parallel.mesh import Mesh, make_mesh, make_part
-from codejax.recipe import Recipe, dumps, fingerprint, spec
+from codejax.recipe import Recipe, RecipeError, dumps, fingerprint, spec
 from codejax.rl.advantage import Estimator, Flipped, Gae, Grpo, Remax
 from codejax.rl.aggregation import Aggregation
 from codejax.rl.curriculum import Curriculum
@@ -141,6 +141,10 @@ class PolicyTraining(Recipe):
 
     def run(self, workdir: epath.Path) -> int:
         """Train in a local work folder, from its newest good checkpoint on; the exit code."""
+        if not self.start:
+            raise RecipeError(
+                "start is empty: name the weights to begin with, --config.start=FOLDER"
+            )
         return PolicyRun(self, workdir).train()
 
 
