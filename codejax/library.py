@@ -46,7 +46,11 @@ class Opened:
 
 
 def open_model(
-    path: str, *, tokenizer: str = "", dtype: Dtype | None = None, mesh: Mesh = ONE_DEVICE
+    path: str,
+    *,
+    tokenizer: str = "",
+    dtype: Dtype | None = None,
+    mesh: Mesh | jax.sharding.Mesh = ONE_DEVICE,
 ) -> Opened:
     """Open the work folder of a run, a checkpoint in it, a folder that `codejax convert` made, or a
     Hugging Face folder or name (hf://OWNER/NAME).
@@ -73,7 +77,8 @@ def open_model(
         weights = find_weights(path)
     except RecipeError as error:
         raise ValueError(f"the model or recipe in {path} cannot be read: {error}") from error
-    model, devices = _bind(weights.model, dtype), make_part(mesh)
+    model = _bind(weights.model, dtype)
+    devices = make_part(mesh) if isinstance(mesh, Mesh) else mesh
     prompts, length = _asked(weights, tokenizer)
     _check_fits(prompts.tokenizer, model, weights.folder)
     shardings = shardings_of(model, devices)

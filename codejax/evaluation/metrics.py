@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from codejax.tasks.pass_at_k import pass_at_k
+
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 CHUNK = 1 << 22  # indices drawn at a time
@@ -58,22 +60,6 @@ class Tally:
     def num_correct(self) -> int:
         """Samples that are worth 1: partly right is not right."""
         return sum(value >= 1.0 for value in self.values)
-
-
-def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """Probability that at least one of k samples, drawn of these without putting back, is right.
-
-    1 - C(n - c, k) / C(n, k), as a product of n - c factors at most; Chen et al. 2021, "Evaluating
-    Large Language Models Trained on Code", equation 1. NaN where k exceeds the number of samples.
-    """
-    if not 0 <= num_correct <= num_samples or k < 1:
-        raise ValueError(f"num_samples={num_samples}, num_correct={num_correct}, k={k} cannot be")
-    if k > num_samples:
-        return math.nan
-    if num_samples - num_correct < k:
-        return 1.0
-    drawn = np.arange(num_samples - num_correct + 1, num_samples + 1, dtype=np.float64)
-    return float(1.0 - np.prod(1.0 - k / drawn))
 
 
 def pass_at_k_of(tallies: Sequence[Tally], k: int, *, seed: int = 0) -> Estimate:

@@ -27,7 +27,8 @@ class Rollouts:
 
     rewards: float [N]; NaN or None where absent. groups: int [N], equal for answers to one prompt.
     is_own: N times bool [T], the tokens that the policy drew. token_rewards: N times float [T],
-    added to the reward, which stands on the last own token (a penalty of KL, say).
+    added to the reward, which stands on the last own token (a penalty of KL, say); an estimator
+    that has one number a rollout adds up those of its own tokens.
     greedy_rewards: float [N], of the likeliest answer to the same prompt; may be absent. values:
     N times float [T], what a critic expects before the token is drawn.
     """
@@ -99,7 +100,7 @@ class ReinforcePlusPlus:
     discount: float = 1.0
 
     def __call__(self, rollouts: Rollouts) -> Advantages:
-        """Needs no groups; `token_rewards` count."""
+        """Needs no groups; each token has the rewards of those behind it."""
         kept = _present(rollouts.rewards)
         rewards_NK = _rewards_to_come(rollouts, kept)
         to_come_NK = _from_the_end(rewards_NK, self.discount)
@@ -172,7 +173,7 @@ class Remax:
         if rollouts.greedy_rewards is None:
             raise ValueError("Remax needs greedy_rewards: the reward of the likeliest answer")
         kept = _present(rollouts.rewards) & _present(rollouts.greedy_rewards)
-        values = _float64(rollouts.rewards) - _float64(rollouts.greedy_rewards)
+        values = _totals(rollouts) - _float64(rollouts.greedy_rewards)
         return _alike(values, kept, rollouts)
 
 
@@ -190,7 +191,7 @@ class Gae:
     whitened: bool = True
 
     def __call__(self, rollouts: Rollouts) -> Advantages:
-        """Needs `values` and no groups; `token_rewards` count.
+        """Needs `values` and no groups; each token has the rewards of those behind it.
 
         A token that is not own is passed over: the next value and advantage are those of the next
         own token. Behind the last one both are 0.
@@ -237,6 +238,11 @@ class Flipped:
         return dataclasses.replace(found, tokens=[-tokens for tokens in found.tokens])
 
 
+def base_of(estimator: Estimator | Flipped) -> Estimator:
+    """The estimator whose sign may be turned round."""
+    return estimator.estimator if isinstance(estimator, Flipped) else estimator
+
+
 def whiten(tokens: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Mean 0 and variance 1 (of a sample, with n - 1) over all masked tokens of N times [T]; 0 on
     the others, and everywhere where fewer than two are masked.
@@ -258,6 +264,15 @@ def _float64(values: Sequence[float | None] | np.ndarray) -> np.ndarray:
     return np.asarray(values, np.float64)
 
 
+def _totals(rollouts: Rollouts) -> np.ndarray:
+    """The reward of each rollout with those of its own tokens: float64 [N], NaN where absent."""
+    rewards = _float64(rollouts.rewards)
+    if rollouts.token_rewards is None:
+        return rewards
+    shares = zip(rollouts.token_rewards, rollouts.is_own, strict=True)
+    return rewards + np.array([share[mask].sum(dtype=np.float64) for share, mask in shares])
+
+
 def _present(values: Sequence[float | None] | np.ndarray) -> np.ndarray:
     return ~np.isnan(_float64(values))
 
@@ -274,7 +289,7 @@ def _in_groups(rollouts: Rollouts, of_group: OfGroup) -> tuple[np.ndarray, np.nd
     """An advantage [N] for every rollout from the present rewards of its group, and which are
     kept: those of groups in which enough are present.
     """
-    rewards, present = _float64(rollouts.rewards), _present(rollouts.rewards)
+    rewards, present = _totals(rollouts), _present(rollouts.rewards)
     lengths = np.array([mask.sum() for mask in rollouts.is_own])
     advantages, kept = np.zeros(len(rewards)), np.zeros(len(rewards), bool)
     groups = np.asarray(rollouts.groups)

@@ -3,54 +3,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
 
 from codejax.recipe import spec
-from codejax.rollout.asks import asks_of
-from codejax.rollout.collect import Collector
+from codejax.rollout.asks import Ask, asks_of
 from codejax.rollout.episode import Episode
 from codejax.tasks.dataset import Dataset
+from codejax.tasks.pass_at_k import pass_at_k
 from codejax.tasks.task import Task
 
 
 @spec
 class HeldOutTasks:
     """tasks: asked before the first step, every `every_steps` and after the last, with `samples`
-    answers to each problem, drawn as in training. Seeds are the same each time.
+    answers to each problem, drawn as in training. ks: of pass@k, each at most `samples`. Seeds are
+    the same each time.
     """
 
     tasks: tuple[Dataset, ...]
     every_steps: int = 10
     samples: int = 1
+    ks: tuple[int, ...] = (1,)
     seed: int = 0
 
     def check(self) -> None:
         if not self.tasks or min(self.every_steps, self.samples) < 1:
             raise ValueError("tasks has at least one, every_steps and samples are at least 1")
+        if not self.ks or min(self.ks) < 1 or max(self.ks) > self.samples:
+            raise ValueError(
+                f"ks={self.ks} of pass@k: wanted some, from 1 to samples={self.samples}"
+            )
 
-    def measure(self, collector: Collector) -> dict[str, float]:
-        """pass@1 of each task and level, and how many answers nothing is known of."""
-        asked = 0
-        for task in cast("tuple[Task, ...]", self.tasks):
-            for ask in asks_of(task, task.problems, num_samples=self.samples, seed=self.seed):
-                collector.submit(ask)
-                asked += 1
-        episodes: list[Episode] = []
-        while collector.num_unfinished:
-            episodes += collector.step()
-        assert len(episodes) == asked
+    def measure(self, ask: Callable[[Sequence[Ask]], list[Episode]]) -> dict[str, float]:
+        """pass@k of each task, pass@1 of its levels, and how many answers nothing is known of. A
+        problem of which fewer than k answers are known is in no pass@k.
+        """
+        tasks = cast("tuple[Task, ...]", self.tasks)
+        episodes = ask(
+            [
+                one
+                for task in tasks
+                for one in asks_of(task, task.problems, num_samples=self.samples, seed=self.seed)
+            ]
+        )
         figures: dict[str, float] = {"absent": float(sum(e.is_absent for e in episodes))}
-        for task in cast("tuple[Task, ...]", self.tasks):
+        for task in tasks:
+            right: dict[str, list[bool]] = {}
+            for episode in episodes:
+                if episode.task == task.name and episode.score.value is not None:
+                    right.setdefault(episode.problem, []).append(episode.score.value >= 1.0)
+            for k in self.ks:
+                rates = pass_rates(right, k)
+                if rates:
+                    figures[f"{task.name}/pass@{k}"] = float(np.mean(list(rates.values())))
             levels = {problem.id: problem.category for problem in task.problems}
-            own = [e for e in episodes if e.task == task.name and e.score.value is not None]
-            if not own:
-                continue
-            right = {e: e.score.value is not None and e.score.value >= 1.0 for e in own}
-            figures[f"{task.name}/pass@1"] = float(np.mean(list(right.values())))
+            first = pass_rates(right, 1)
             for level in sorted(set(filter(None, levels.values()))):
-                some = [right[e] for e in own if levels[e.problem] == level]
+                some = [rate for name, rate in first.items() if levels[name] == level]
                 if some:
                     figures[f"{task.name}/{level}"] = float(np.mean(some))
         return figures
+
+
+def pass_rates(right: Mapping[str, Sequence[bool]], k: int) -> dict[str, float]:
+    """pass@k of each problem that has k known answers, from whether each of them is right."""
+    return {
+        name: pass_at_k(len(answers), sum(answers), k)
+        for name, answers in right.items()
+        if len(answers) >= k
+    }

@@ -9,15 +9,15 @@ each power of two of them. It knows no rewards and no sampler.
 # B rows of a batch  L slots of a row
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 
 from codejax.data.batch import Batch
-from codejax.model.transformer import Transformer
-from codejax.objectives.log_probs import score_targets
+from codejax.objectives.critic import WithValues
+from codejax.objectives.log_probs import token_log_probs
 from codejax.objectives.loss import Objective
 from codejax.parallel import rules
 from codejax.train.feed import ROW_AXES, local_offsets, place
@@ -26,11 +26,13 @@ from codejax.train.step import compile_step, make_step
 
 
 class Learner:
-    """Updates on a mesh. rows: of a microbatch, over all devices."""
+    """Updates on a mesh. model: a `Transformer`, or one `WithValues`. rows: of a microbatch, over
+    all devices.
+    """
 
     def __init__(
         self,
-        model: Transformer,
+        model: Any,
         objective: Objective,
         optimizer: optax.GradientTransformation,
         mesh: jax.sharding.Mesh,
@@ -43,7 +45,11 @@ class Learner:
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.mesh, self.rows = mesh, rows
         self._steps: dict[Any, Any] = {}
-        self._score = jax.jit(self._log_probs, static_argnames=("chunk", "temperature"))
+        self._score = jax.jit(
+            self._forward,
+            static_argnames=("chunk", "temperature"),
+            out_shardings=rules.replicated(mesh),
+        )
 
     def put(self, batch: Batch) -> Batch:
         """A host batch, the same on every process, on the mesh."""
@@ -66,17 +72,38 @@ class Learner:
             self._steps[shape] = compile_step(step, state, batch, self.mesh)
         return self._steps[shape](state, batch)
 
-    def score(self, params: Any, batch: Batch, *, chunk: int, temperature: float) -> np.ndarray:
-        """log p of every target under these parameters, float32 [B, L], on the host."""
+    def score(self, params: Any, batch: Batch, *, chunk: int, temperature: float) -> Scored:
+        """What a forward pass under these parameters says of a batch on the mesh, on the host."""
         with jax.set_mesh(self.mesh):
-            return np.asarray(self._score(params, batch, chunk=chunk, temperature=temperature))
+            found = self._score(params, batch, chunk=chunk, temperature=temperature)
+            return jax.tree.map(np.asarray, found)
 
-    def _log_probs(self, params: Any, batch: Batch, *, chunk: int, temperature: float) -> jax.Array:
+    def _forward(self, params: Any, batch: Batch, *, chunk: int, temperature: float) -> Scored:
         """In parts of a microbatch's rows, as an update takes them."""
         num_parts = batch.tokens.shape[0] // self.rows
 
-        def one(part: Batch) -> jax.Array:
-            return score_targets(self.model, params, part, chunk=chunk, temperature=temperature)[0]
+        def one(part: Batch) -> Scored:
+            hidden = self.model.hidden(params, part)
+            log_probs, _ = token_log_probs(
+                self.model.unembed,
+                self.model.head(params),
+                hidden,
+                part.targets,
+                chunk=chunk,
+                temperature=temperature,
+            )
+            critic = isinstance(self.model, WithValues)
+            return Scored(log_probs, self.model.values(params, hidden) if critic else None)
 
         parts = jax.tree.map(lambda x: x.reshape(num_parts, self.rows, *x.shape[1:]), batch)
-        return jax.lax.map(one, parts).reshape(batch.tokens.shape)
+        found = jax.lax.map(one, parts)
+        return jax.tree.map(lambda x: x.reshape(batch.tokens.shape), found)
+
+
+class Scored(NamedTuple):
+    """log_probs: of every target, float32 [B, L]. values: what a critic expects before it is drawn,
+    alike; None without one.
+    """
+
+    log_probs: Any
+    values: Any = None

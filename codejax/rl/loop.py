@@ -2,16 +2,21 @@
 
 In: its parts, built by the recipe, and a `Standing` of the run. Out: the exit code, states that
 were saved, metrics. Every token that an update learns from was drawn with the weights that it
-changes. A reward that is absent is left out, and counted; too many of them end the run.
+changes, or with some that are at most `staleness` updates older; then answers of later steps are
+drawn while a step learns. A step's asks begin no sooner than that bound allows, so nothing that was
+drawn is ever thrown away. A reward that is absent is left out, and counted; too many of them end
+the run.
 """
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -22,11 +27,15 @@ from codejax.rl.held_out import HeldOutTasks
 from codejax.rl.learner import Learner
 from codejax.rl.problems import Posed, Problems
 from codejax.rl.shaping import AbsentLimit, AdaptiveKl, EntropyWatch, has_signal
-from codejax.rl.summary import summarize
+from codejax.rl.summary import seconds_of_workers, summarize
 from codejax.rl.teaching import Teaching, group_of
+from codejax.rollout.asks import GREEDY
 from codejax.rollout.episode import Episode
 from codejax.train.loop import DONE, NONFINITE, RETRY, Guard, Log, Saver
 from codejax.train.state import TrainState
+
+T = TypeVar("T")
+PAUSE = 0.05  # seconds between two looks at a step that learns aside
 
 
 class Stale(RuntimeError):
@@ -39,12 +48,14 @@ class Collapsed(RuntimeError):
 
 @dataclasses.dataclass(kw_only=True)
 class Standing:
-    """What a run knows on the host, as JSON has it. asked: problems so far. absent: the window of
-    `AbsentLimit`. levels: the curriculum's. kl_coefficient: that of `AdaptiveKl`. entropies: of
+    """What a run knows on the host, as JSON has it. asked: problems so far. begun: of each step
+    that is asked for and not learnt from, the number and place of its problems. absent: the window
+    of `AbsentLimit`. levels: the curriculum's. kl_coefficient: that of `AdaptiveKl`. entropies: of
     every update, nats.
     """
 
     asked: int = 0
+    begun: dict[str, list[list[int]]] = dataclasses.field(default_factory=dict)
     absent: list[int] = dataclasses.field(default_factory=list)
     levels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     kl_coefficient: float | None = None
@@ -55,8 +66,9 @@ class Standing:
 class Loop:
     """One run, from the state it is given to `num_steps`. draws: how often a step may ask for
     further problems in place of those whose answers were all worth the same; 1 takes what comes.
-    publish: puts the learner's parameters where the sampler wants them. reference: parameters that
-    KL is measured to.
+    staleness: updates that an answer's weights may lack. publish: puts the learner's parameters
+    where the sampler wants them; what it gives is the sampler's own where staleness is above 0.
+    reference: parameters that KL is measured to. lanes: programs that workers run at a time.
     """
 
     learner: Learner
@@ -77,9 +89,11 @@ class Loop:
     saver: Saver
     guard: Guard
     meta: Callable[[], dict[str, Any]]
+    staleness: int = 0
     publish: Callable[[Any], Any] = lambda params: params
     reference: Any = None
     held_out: HeldOutTasks | None = None
+    lanes: Callable[[], int] = lambda: 0
 
     def run(self) -> int:
         """Train; DONE, RETRY (stopped by a signal, saved) or NONFINITE.
@@ -88,73 +102,109 @@ class Loop:
             TooManyAbsent: rewards fail to come.
             Collapsed: the policy's entropy is gone.
         """
-        if self.step == 0:
-            self.look()
-        while self.step < self.num_steps:
-            if not self.learn():
-                return NONFINITE
-            stopping = self.guard.should_stop(self.step)
-            last = self.step == self.num_steps
-            if last or (self.held_out and self.step % self.held_out.every_steps == 0):
+        with contextlib.closing(self.gatherer), Aside() as aside:
+            if self.step == 0:
                 self.look()
-            if stopping or last or self.saver.due(self.step):
-                self.log.flush()
-                standing = {"standing": dataclasses.asdict(self.standing)}
-                self.saver.save(self.step, self.state, self.meta() | standing)
-                if stopping or last:
-                    self.saver.wait()
-            self.saver.check()
-            if stopping and not last:
-                return RETRY
+            for step, begun in self.standing.begun.items():
+                self.gatherer.begin(int(step), self.problems.at(begun))
+            while self.step < self.num_steps:
+                if not self.learn(aside):
+                    return NONFINITE
+                stopping = self.guard.should_stop(self.step)
+                last = self.step == self.num_steps
+                if last or (self.held_out and self.step % self.held_out.every_steps == 0):
+                    self.look()
+                if stopping or last or self.saver.due(self.step):
+                    self.save(waits=stopping or last)
+                self.saver.check()
+                if stopping and not last:
+                    return RETRY
         return DONE
 
-    def learn(self) -> bool:
+    def save(self, *, waits: bool) -> None:
+        """Keep the state and what stands beside it."""
+        self.log.flush()
+        standing = {"standing": dataclasses.asdict(self.standing)}
+        self.saver.save(self.step, self.state, self.meta() | standing)
+        if waits:
+            self.saver.wait()
+
+    def learn(self, aside: Aside) -> bool:
         """One step; False where the update was not finite."""
         clock = Clock()
         before = self.gatherer.collector.times
+        self.begin()
         episodes, rewards = self.gather()
-        after = self.gatherer.collector.times
         clock.lap("rollout")
-        values: dict[str, float] = {}
-        batch = self.teaching.batch(episodes, rewards, kl_coefficient=self.standing.kl_coefficient)
-        if batch is not None:
-            batch = self.teaching.with_log_probs(
-                batch, self.learner, self.state.params, self.reference
-            )
-            self.state, metrics = self.learner.update(self.state, self.learner.put(batch))
-            values = {name: value.item() for name, value in jax.device_get(metrics).items()}
-            self.note(values, len(episodes))
+        if self.staleness:
+            values = aside.run(lambda: self.teach(episodes, rewards), self.gatherer)
+        else:
+            values = self.teach(episodes, rewards)
+        self.steer(values, len(episodes))
         clock.lap("train")
         self.step += 1
         self.gatherer.collector.update(self.publish(self.state.params), self.step)
         clock.lap("publish")
         self.guard.beat()
-        times = {
+        after = self.gatherer.collector.times
+        values |= summarize(episodes, rewards) | clock.seconds
+        values |= {
             "seconds_generate": after.generating - before.generating,
             "seconds_waiting": after.waiting - before.waiting,
             "seconds_judging": after.judging - before.judging,
+            "problems": float(self.standing.asked),
         }
-        values |= summarize(episodes, rewards) | clock.seconds | times
-        self.log.write(self.step, "train", values | {"problems": float(self.standing.asked)})
+        if self.lanes():
+            working = seconds_of_workers(episodes)
+            values["worker_use"] = working / (self.lanes() * sum(clock.seconds.values()))
+        self.log.write(self.step, "train", values)
         return not values.get("nonfinite")
+
+    def teach(
+        self, episodes: Sequence[Episode], rewards: Sequence[float | None]
+    ) -> dict[str, float]:
+        """One update and its metrics; none where nothing is to be learnt."""
+        scored = self.teaching.score(episodes, self.learner, self.state.params, self.reference)
+        batch = self.teaching.batch(
+            episodes, rewards, scored, kl_coefficient=self.standing.kl_coefficient
+        )
+        if batch is None:
+            return {}
+        self.state, metrics = self.learner.update(self.state, self.learner.put(batch))
+        return {name: value.item() for name, value in jax.device_get(metrics).items()}
+
+    def begin(self) -> None:
+        """Ask for this step, and for the later ones that may learn from these weights."""
+        standing = self.standing
+        for step in range(self.step, min(self.step + self.staleness + 1, self.num_steps)):
+            if str(step) not in standing.begun:
+                self.pose(step)
+
+    def pose(self, step: int) -> list[Posed]:
+        """Further problems of a step, which are asked for."""
+        standing = self.standing
+        posed = self.problems.take(standing.asked, self.prompts_per_step, standing.levels)
+        standing.asked += len(posed)
+        standing.begun.setdefault(str(step), []).extend([one.number, one.place] for one in posed)
+        self.gatherer.begin(step, posed)
+        return posed
 
     def gather(self) -> tuple[list[Episode], list[float | None]]:
         """Episodes of enough groups that say anything, or of as many as the draws gave."""
         episodes: list[Episode] = []
         rewards: list[float | None] = []
-        for _ in range(self.draws):
-            standing = self.standing
-            posed = self.problems.take(standing.asked, self.prompts_per_step, standing.levels)
+        standing = self.standing
+        posed = self.problems.at(standing.begun[str(self.step)])
+        for draw in range(1, self.draws + 1):
             found = self.gatherer.gather(self.step, posed)
-            check_fresh(found, self.step)
+            check_fresh(found, self.step, self.staleness)
             worth = [self.teaching.reward(episode) for episode in found]
             standing.absent = self.absent_limit.add(standing.absent, worth)
-            standing.asked += len(posed)
             self.record(posed, found)
             self.guard.beat()
             told = [True] * len(found)
             if self.draws > 1:
-                told = has_signal(worth, [group_of(episode) for episode in found]).tolist()
+                told = tells(found, worth)
             episodes += [episode for episode, keep in zip(found, told, strict=True) if keep]
             rewards += [reward for reward, keep in zip(worth, told, strict=True) if keep]
             groups = dict.fromkeys(group_of(episode) for episode in episodes)
@@ -164,6 +214,10 @@ class Loop:
                 episodes = [e for e, keep in zip(episodes, keeps, strict=True) if keep]
                 rewards = [r for r, keep in zip(rewards, keeps, strict=True) if keep]
                 break
+            if draw < self.draws:
+                posed = self.pose(self.step)
+        self.gatherer.end(self.step)
+        del standing.begun[str(self.step)]
         return episodes, rewards
 
     def record(self, posed: Sequence[Posed], episodes: Sequence[Episode]) -> None:
@@ -172,14 +226,17 @@ class Loop:
             return
         scores: dict[str, list[float | None]] = {}
         for episode in episodes:
-            scores.setdefault(episode.group, []).append(episode.score.value)
+            if episode.sample != GREEDY:
+                scores.setdefault(episode.group, []).append(episode.score.value)
         for one in posed:
             known = scores.get(f"{one.number}/{one.problem.id}", [])
             self.standing.levels = self.curriculum.record(self.standing.levels, one.level, known)
 
-    def note(self, values: Mapping[str, float], num_rollouts: int) -> None:
+    def steer(self, values: Mapping[str, float], num_rollouts: int) -> None:
         """Steer the coefficient of KL, and stop where entropy is gone."""
         standing = self.standing
+        if not values:
+            return
         if self.adaptive_kl is not None and standing.kl_coefficient is not None:
             kl = values["reference_kl"]
             standing.kl_coefficient = self.adaptive_kl.next(
@@ -197,7 +254,7 @@ class Loop:
         """Measure the policy on held-out tasks."""
         if self.held_out is not None:
             begin = time.monotonic()
-            values = self.held_out.measure(self.gatherer.collector)
+            values = self.held_out.measure(self.gatherer.ask)
             self.log.write(self.step, "held_out", values | {"seconds": time.monotonic() - begin})
             self.guard.beat()
 
@@ -216,12 +273,47 @@ class Clock:
         self._last = now
 
 
-def check_fresh(episodes: Sequence[Episode], version: int) -> None:
-    """Stale where an own token was drawn with other weights than those of `version`."""
+class Aside:
+    """A thread that learns while this one draws."""
+
+    def __init__(self) -> None:
+        self._threads = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="learner")
+
+    def run(self, work: Callable[[], T], gatherer: Gatherer) -> T:
+        """What `work` gives; until then the gatherer works too."""
+        future = self._threads.submit(work)
+        while not future.done():
+            if gatherer.collector.num_unfinished:
+                gatherer.work(PAUSE)
+            else:
+                concurrent.futures.wait([future])
+        return future.result()
+
+    def __enter__(self) -> Aside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown()
+
+
+def check_fresh(episodes: Sequence[Episode], version: int, staleness: int = 0) -> None:
+    """Stale where an own token was drawn with younger weights than those of `version`, or with some
+    that are more than `staleness` updates older.
+    """
     for episode in episodes:
         versions = np.unique(episode.versions[episode.is_own]).tolist()
-        if versions not in ([], [version]):
+        if versions and not version - staleness <= versions[0] <= versions[-1] <= version:
+            wanted = f"{version - staleness} to {version}" if staleness else f"{version}"
             raise Stale(
                 f"{episode.group}, sample {episode.sample} was drawn with versions {versions} and "
-                f"not with {version}"
+                f"not with {wanted}"
             )
+
+
+def tells(episodes: Sequence[Episode], rewards: Sequence[float | None]) -> list[bool]:
+    """Whether the group of each says anything: of the answers that were drawn."""
+    drawn = [n for n, episode in enumerate(episodes) if episode.sample != GREEDY]
+    groups = [group_of(episodes[n]) for n in drawn]
+    found = has_signal([rewards[n] for n in drawn], groups)
+    telling = {group for group, says in zip(groups, found, strict=True) if says}
+    return [group_of(episode) in telling for episode in episodes]

@@ -7,7 +7,7 @@ that number and the curriculum's standing, so a run that goes on asks what it wo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +17,12 @@ from codejax.tasks.task import Problem, Task
 
 
 class Posed(NamedTuple):
-    """A problem that is asked. number: of all that the run has asked, which no other has."""
+    """A problem that is asked. number: of all that the run has asked, which no other has. place:
+    among all problems.
+    """
 
     number: int
+    place: int
     task: Task
     problem: Problem
 
@@ -35,7 +38,12 @@ class Problems:
     def __init__(
         self, tasks: Sequence[Task], seed: int, curriculum: Curriculum | None = None
     ) -> None:
-        self._all = [Posed(-1, task, problem) for task in tasks for problem in task.problems]
+        self._all = [
+            Posed(-1, place, task, problem)
+            for place, (task, problem) in enumerate(
+                (task, problem) for task in tasks for problem in task.problems
+            )
+        ]
         if not self._all:
             raise ValueError("the tasks have no problems")
         self._seed, self._curriculum = seed, curriculum
@@ -54,6 +62,10 @@ class Problems:
                 standing, self._levels, count, seed=self._seed, step=asked
             ).tolist()
         return [self._all[place]._replace(number=asked + i) for i, place in enumerate(chosen)]
+
+    def at(self, begun: Iterable[Sequence[int]]) -> list[Posed]:
+        """Problems that were posed before, by number and place."""
+        return [self._all[place]._replace(number=number) for number, place in begun]
 
     def _in_turn(self, number: int) -> int:
         epoch, place = divmod(number, len(self._all))

@@ -1,34 +1,51 @@
 """What an update is taught: rewards into advantages into a batch, as the recipe's fields say.
 
-In: the episodes of a step. Out: a host `Batch` with the streams that the objective reads. This is
-where an algorithm is put together; each part of it is a pure function elsewhere.
+In: the episodes of a step, and what forward passes say of their tokens. Out: a host `Batch` with
+the streams that the objective reads. This is where an algorithm is put together; each part of it is
+a pure function elsewhere.
 """
 # SPDX-License-Identifier: Apache-2.0
 
-# B rows  L slots of a row
+# N episodes  T tokens of one
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 
 from codejax.data.batch import Batch
-from codejax.objectives.policy import Policy
+from codejax.objectives.policy import Policy, estimate_kl
+from codejax.recipe import spec
 from codejax.rl.advantage import Estimator, Flipped, Rollouts
 from codejax.rl.aggregation import Aggregation
-from codejax.rl.assemble import Trainable, assemble
+from codejax.rl.assemble import Trainable, assemble, read_back
 from codejax.rl.learner import Learner
 from codejax.rl.rewards import Reward
 from codejax.rl.shaping import without_cut
+from codejax.rollout.asks import GREEDY
 from codejax.rollout.episode import Episode
+
+PROXIMAL, REFERENCE, VALUES = "proximal_log_probs", "reference_log_probs", "values"
+Streams = Mapping[str, np.ndarray]  # of one episode: float32 [T], 0 on tokens that are not own
+
+
+@spec
+class RewardKl:
+    """A penalty of coefficient times an estimate of KL(policy || reference) in the reward of each
+    token. estimator: as `estimate_kl`; k1 is right on average, and has gradients here.
+    """
+
+    coefficient: float
+    estimator: Literal["k1", "k2", "k3"] = "k1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Teaching:
-    """length: slots of a row; rows: a batch has a multiple of them. learns_cut: whether answers
-    that were cut off are learnt from.
+    """length: slots of a row; rows: a batch has a multiple of them. reward_kl: a penalty in
+    rewards. learns_cut: whether answers that were cut off are learnt from.
     """
 
     reward: Reward
@@ -37,62 +54,115 @@ class Teaching:
     objective: Policy
     length: int
     rows: int
+    reward_kl: RewardKl | None = None
     learns_cut: bool = True
+
+    def score(
+        self, episodes: Sequence[Episode], learner: Learner, params: Any, reference: Any
+    ) -> Sequence[Streams]:
+        """The streams of each episode that forward passes give: `proximal_log_probs` of the policy
+        before the update, where something is corrected by them; `values` of a critic; and
+        `reference_log_probs`, where there is a reference. Nothing of greedy answers.
+        """
+        found: list[dict[str, np.ndarray]] = [{} for _ in episodes]
+        is_proximal = self.objective.correction is not None
+        if not (is_proximal or self.objective.critic or reference is not None):
+            return found
+        blank = [_blank(episode) for episode in episodes]
+        if not any(one.is_own.any() for one in blank):
+            return found
+        batch = assemble(blank, self.aggregation, length=self.length, multiple=self.rows)
+        placed = learner.put(batch)
+        settings = {"chunk": self.objective.chunk, "temperature": self.objective.temperature}
+
+        def add(name: str, values: np.ndarray) -> None:
+            read = read_back(values, blank, length=self.length)
+            for streams, one in zip(found, read, strict=True):
+                streams[name] = one
+
+        if is_proximal or self.objective.critic:
+            scored = learner.score(params, placed, **settings)
+            if is_proximal:
+                add(PROXIMAL, scored.log_probs)
+            if self.objective.critic:
+                add(VALUES, scored.values)
+        if reference is not None:
+            add(REFERENCE, learner.score(reference, placed, **settings).log_probs)
+        return found
 
     def batch(
         self,
         episodes: Sequence[Episode],
         rewards: Sequence[float | None],
+        scored: Sequence[Streams] | None = None,
         *,
         kl_coefficient: float | None = None,
     ) -> Batch | None:
-        """None where no answer is better or worse than was to be expected."""
-        names = dict.fromkeys(group_of(episode) for episode in episodes)
-        numbers = {name: number for number, name in enumerate(names)}
-        is_own = [episode.is_own for episode in episodes]
+        """None where no answer is better or worse than was to be expected. scored: as `score` has
+        it; None for no streams. kl_coefficient: in place of the recipe's.
+        """
+        scored = [{} for _ in episodes] if scored is None else scored
+        likeliest = {
+            group_of(episode): reward
+            for episode, reward in zip(episodes, rewards, strict=True)
+            if episode.sample == GREEDY
+        }
+        drawn = [n for n, episode in enumerate(episodes) if episode.sample != GREEDY]
+        members = [group_of(episodes[n]) for n in drawn]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(members))}
+        is_own = [episodes[n].is_own for n in drawn]
         found = self.estimator(
             Rollouts(
-                rewards=list(rewards),
-                groups=[numbers[group_of(episode)] for episode in episodes],
+                rewards=[rewards[n] for n in drawn],
+                groups=[numbers[name] for name in members],
                 is_own=is_own,
+                token_rewards=self._penalties(
+                    [episodes[n] for n in drawn], [scored[n] for n in drawn], kl_coefficient
+                ),
+                greedy_rewards=[likeliest[name] for name in members] if likeliest else None,
+                values=[scored[n][VALUES] for n in drawn] if self.objective.critic else None,
             )
         )
         if not self.learns_cut:
-            is_own = without_cut(is_own, [episode.finish == "length" for episode in episodes])
-        learnt = [
-            Trainable(
-                tokens=episode.tokens,
-                is_own=mask,
-                streams={"advantages": advantages, "behavior_log_probs": episode.log_probs},
+            is_own = without_cut(is_own, [episodes[n].finish == "length" for n in drawn])
+        learnt = []
+        for place, n in enumerate(drawn):
+            if not (found.kept[place] and is_own[place].any()):
+                continue
+            streams = {
+                **scored[n],
+                "advantages": found.tokens[place],
+                "behavior_log_probs": episodes[n].log_probs,
+            }
+            if found.returns is not None:
+                streams["returns"] = found.returns[place]
+            learnt.append(
+                Trainable(tokens=episodes[n].tokens, is_own=is_own[place], streams=streams)
             )
-            for episode, mask, advantages, kept in zip(
-                episodes, is_own, found.tokens, found.kept, strict=True
-            )
-            if kept and mask.any()
-        ]
         if not any(one.streams["advantages"][one.is_own].any() for one in learnt):
             return None
         batch = assemble(learnt, self.aggregation, length=self.length, multiple=self.rows)
-        if kl_coefficient is None:
+        if kl_coefficient is None or self.objective.reference is None:
             return batch
         steered = np.full(batch.weights.shape, kl_coefficient, np.float32)
-        return _with(batch, kl_coefficient=steered)
+        return dataclasses.replace(batch, streams={**batch.streams, "kl_coefficient": steered})
 
-    def with_log_probs(self, batch: Batch, learner: Learner, params: Any, reference: Any) -> Batch:
-        """The batch with the streams that a forward pass gives: `proximal_log_probs` of the policy
-        before the update, where something is corrected by them, and those of the reference.
-        """
-        wanted = {}
-        if self.objective.correction is not None:
-            wanted["proximal_log_probs"] = params
-        if reference is not None:
-            wanted["reference_log_probs"] = reference
-        if not wanted:
-            return batch
-        placed = learner.put(batch)
-        settings = {"chunk": self.objective.chunk, "temperature": self.objective.temperature}
-        found = {name: learner.score(by, placed, **settings) for name, by in wanted.items()}
-        return _with(batch, **found)
+    def _penalties(
+        self,
+        episodes: Sequence[Episode],
+        scored: Sequence[Streams],
+        kl_coefficient: float | None,
+    ) -> list[np.ndarray] | None:
+        """The reward of each token for staying near the reference, N times float32 [T]."""
+        if self.reward_kl is None:
+            return None
+        coefficient = self.reward_kl.coefficient if kl_coefficient is None else kl_coefficient
+        penalties = []
+        for episode, streams in zip(episodes, scored, strict=True):
+            apart = np.where(episode.is_own, episode.log_probs - streams[REFERENCE], 0.0)
+            estimate = np.asarray(estimate_kl(jnp.asarray(apart), self.reward_kl.estimator))
+            penalties.append(-coefficient * estimate)
+        return penalties
 
 
 def group_of(episode: Episode) -> str:
@@ -100,5 +170,7 @@ def group_of(episode: Episode) -> str:
     return f"{episode.task}/{episode.group}"
 
 
-def _with(batch: Batch, **streams: np.ndarray) -> Batch:
-    return dataclasses.replace(batch, streams={**batch.streams, **streams})
+def _blank(episode: Episode) -> Trainable:
+    """What forward passes are made over."""
+    is_scored = episode.is_own & (episode.sample != GREEDY) & (not episode.is_absent)
+    return Trainable(tokens=episode.tokens, is_own=is_scored, streams={})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import heapq
 import itertools
 import queue
@@ -23,7 +24,7 @@ from codejax.generate.prompts import Prompts
 from codejax.generate.requests import Request, Sampling
 from codejax.generate.text import AHEAD, Reader, Spelling, TokenEngine
 from codejax.recipe import spec
-from codejax.rollout.asks import Ask
+from codejax.rollout.asks import GREEDY, Ask
 from codejax.rollout.background import Background
 from codejax.rollout.episode import Episode
 from codejax.rollout.one_turn import OneTurn
@@ -241,7 +242,10 @@ class Collector:
         return await future
 
     async def _play(self, number: int, ask: Ask) -> None:
-        talk = Talk(self._speak, self.prompts, self.settings.sampling, ask.seed)
+        sampling = self.settings.sampling
+        if ask.sample == GREEDY:
+            sampling = dataclasses.replace(sampling, temperature=0.0)
+        talk = Talk(self._speak, self.prompts, sampling, ask.seed)
         try:
             outcome = await self.environment.play(ask, talk, self._workers)
         except Unaskable as error:

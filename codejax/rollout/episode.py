@@ -48,11 +48,11 @@ class Turn(NamedTuple):
 class Episode:
     """One sample of a problem.
 
-    tokens: int32 [T], what the prompt, the policy and its environment said, in order. is_own: bool
-    [T], drawn by the policy, and so trainable: answers, and what it drew to end them. log_probs,
-    raw_log_probs: float32 [T], of own tokens, in the distribution drawn from (0 where greedy) and
-    in the model's own; 0 elsewhere. versions: int32 [T], the weights that own tokens were drawn
-    with; -1 elsewhere.
+    sample: its number in the group, or -1 for the likeliest answer. tokens: int32 [T], what the
+    prompt, the policy and its environment said, in order. is_own: bool [T], drawn by the policy,
+    and so trainable: answers, and what it drew to end them. log_probs, raw_log_probs: float32 [T],
+    of own tokens, in the distribution drawn from (0 where greedy) and in the model's own; 0
+    elsewhere. versions: int32 [T], the weights that own tokens were drawn with; -1 elsewhere.
 
     finish: how the last answer ended ("stop" by itself, "length" cut off), that "turns" or "time"
     were used up before the policy said it was done, or "failed": nothing could be asked, for the

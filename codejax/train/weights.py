@@ -67,9 +67,14 @@ class Weights:
         placed = lambda leaf, sharding: jax.ShapeDtypeStruct(  # noqa: E731
             leaf.shape, leaf.dtype, sharding=sharding
         )
-        target = {"params": jax.tree.map(placed, abstract, shardings)}
+        target = jax.tree.map(placed, abstract, shardings)
+        objective = getattr(self.recipe, "objective", None)
+        beside_critic = getattr(objective, "critic", None) is not None
         with Checkpoints(self.folder / CHECKPOINTS, Checkpointing()) as checkpoints:
-            return checkpoints.restore(target, step, partial=True)
+            if not beside_critic:
+                return checkpoints.restore({"params": target}, step, partial=True)
+            found = checkpoints.restore({"params": {"policy": target}}, step, partial=True)
+            return found._replace(state={"params": found.state["params"]["policy"]})
 
     def _restore_adapted(self, shardings: Any, step: int | None) -> Restored:
         """The same of a run of adapters: merged into the weights that they were trained beside."""

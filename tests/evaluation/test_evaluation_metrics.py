@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codejax.evaluation import metrics
-from codejax.evaluation.metrics import Tally, pass_at_k, pass_at_k_of
+from codejax.evaluation.metrics import Tally, pass_at_k_of
+from codejax.tasks.pass_at_k import pass_at_k
 
 
 def exact(n: int, c: int, k: int) -> Fraction:
