@@ -19,6 +19,7 @@ from codejax.generate.programs import Programs
 from codejax.generate.prompts import Prompts
 from codejax.generate.requests import Sampling
 from codejax.model.transformer import Transformer
+from codejax.objectives.critic import WithValues
 from codejax.objectives.policy import Policy, Ppo
 from codejax.parallel.mesh import Mesh, make_mesh
 from codejax.rl.advantage import Rloo
@@ -40,6 +41,7 @@ TOKENIZER = ByteTokenizer()
 PROMPTS = Prompts(TOKENIZER)
 SAMPLING = Sampling(max_new_tokens=6, temperature=1.0)
 SETTINGS = EngineSettings(slots=8, length=32, chunk=16, steps=6)
+OBJECTIVE = Policy(surrogate=Ppo(), chunk=16)
 
 
 class Bells:
@@ -107,7 +109,7 @@ def make_loop(
     workdir: pathlib.Path, collector: Collector, quiet: Quiet, *, num_steps: int, **changes: Any
 ) -> Loop:
     """A run that learns to ring; its state is fresh."""
-    learner = make_learner(changes.pop("devices", 1))
+    learner = changes.pop("learner", None) or make_learner(changes.pop("devices", 1))
     seed = changes.pop("seed", 0)
     teaching: dict[str, Any] = {
         "reward": Reward(main=Weighted(weights=(("value", 1.0),))),
@@ -119,7 +121,9 @@ def make_loop(
     }
     fields: dict[str, Any] = {
         "learner": learner,
-        "gatherer": Gatherer(collector, workdir, samples=8, seed=seed),
+        "gatherer": Gatherer(
+            collector, workdir, samples=8, seed=seed, greedy=changes.pop("greedy", False)
+        ),
         "problems": Problems([Bells()], seed),
         "teaching": Teaching(**(teaching | changes.pop("teaching", {}))),
         "absent_limit": AbsentLimit(),
@@ -141,14 +145,16 @@ def make_loop(
 
 
 @functools.cache
-def make_learner(devices: int = 1, *, rows: int = 8) -> Learner:
+def make_learner(
+    devices: int = 1, *, rows: int = 8, objective: Policy = OBJECTIVE, critic: bool = False
+) -> Learner:
     """One for all tests: it keeps what it compiles, and nothing else."""
-    bound = model()
+    bound: Any = WithValues(model(), model().spec.width) if critic else model()
     optimizer = build_optimizer(
         AdamW(learning_rate=1e-2, weight_decay=0.0), Constant(), num_steps=100, axes=bound.axes()
     )
     mesh = make_mesh(Mesh(fsdp=devices), jax.devices()[:devices])
-    return Learner(bound, Policy(surrogate=Ppo(), chunk=16), optimizer, mesh, rows=rows)
+    return Learner(bound, objective, optimizer, mesh, rows=rows)
 
 
 def fresh_state(learner: Learner) -> Any:
@@ -172,3 +178,21 @@ def programs() -> Programs:
 def make_collector(params: Any, version: int = 0) -> Collector:
     engine = Engine(model(), params, SETTINGS, version=version, programs=programs())
     return Collector(engine, PROMPTS, None, RolloutSettings(sampling=SAMPLING))
+
+
+def run(
+    workdir: pathlib.Path, num_steps: int, quiet: Quiet | None = None, **changes: Any
+) -> tuple[Quiet, Loop]:
+    """A run to its end: what it logged, and the loop."""
+    quiet = quiet or Quiet()
+    changes.setdefault("learner", make_learner(changes.pop("devices", 1)))
+    params = fresh_state(make_learner()).params
+    with make_collector(params) as collector:
+        loop = make_loop(workdir, collector, quiet, num_steps=num_steps, **changes)
+        assert loop.run() == 0
+    return quiet, loop
+
+
+def rewards_of(quiet: Quiet) -> list[float]:
+    """The mean reward of each step."""
+    return [scalars["reward"] for _, kind, scalars in quiet.lines if kind == "train"]

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
-import pathlib
-from typing import Any
-
 import jax
 import numpy as np
 import pytest
-from bells import Bells, Quiet, fresh_state, make_collector, make_learner, make_loop, put_state
+from bells import (
+    Bells,
+    Quiet,
+    fresh_state,
+    make_collector,
+    make_learner,
+    make_loop,
+    put_state,
+    rewards_of,
+    run,
+)
 from tolerances import tolerance
 
 from codejax.rl.advantage import Flipped, Rloo
@@ -21,24 +28,11 @@ from codejax.rollout.episode import read_episodes
 from codejax.tasks.task import Score
 
 
-def run(workdir: pathlib.Path, num_steps: int, quiet: Quiet | None = None, **changes: Any):
-    """A run to its end: what it logged, and the loop."""
-    quiet = quiet or Quiet()
-    with make_collector(fresh_state(make_learner()).params) as collector:
-        loop = make_loop(workdir, collector, quiet, num_steps=num_steps, **changes)
-        assert loop.run() == 0
-    return quiet, loop
-
-
-def rewards(quiet: Quiet) -> list[float]:
-    return [scalars["reward"] for _, kind, scalars in quiet.lines if kind == "train"]
-
-
 def test_it_learns_what_is_rewarded_and_unlearns_what_is_not(tmp_path):
     up, _ = run(tmp_path / "up", 12)
-    assert np.mean(rewards(up)[-3:]) > 4 * max(np.mean(rewards(up)[:3]), 0.05)
+    assert np.mean(rewards_of(up)[-3:]) > 4 * max(np.mean(rewards_of(up)[:3]), 0.05)
     down, _ = run(tmp_path / "down", 12, teaching={"estimator": Flipped(estimator=Rloo())})
-    assert np.mean(rewards(down)[-3:]) < np.mean(rewards(up)[:3])
+    assert np.mean(rewards_of(down)[-3:]) < np.mean(rewards_of(up)[:3])
 
 
 def test_trainer_and_sampler_agree_and_every_token_is_fresh(tmp_path):

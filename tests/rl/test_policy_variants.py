@@ -1,0 +1,168 @@
+"""Runs with more than a policy: a critic, greedy answers, a penalty in rewards, stale answers."""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+import pytest
+from bells import (
+    OBJECTIVE,
+    Bells,
+    Quiet,
+    fresh_state,
+    make_collector,
+    make_learner,
+    make_loop,
+    put_state,
+    rewards_of,
+    run,
+)
+
+from codejax.objectives.critic import Critic
+from codejax.rl.advantage import Gae, ReinforcePlusPlus, Remax
+from codejax.rl.aggregation import TokenMean
+from codejax.rl.assemble import Trainable, assemble, read_back
+from codejax.rl.held_out import HeldOutTasks, pass_rates
+from codejax.rl.loop import Stale, Standing, check_fresh
+from codejax.rl.teaching import RewardKl
+from codejax.rollout.asks import GREEDY
+from codejax.rollout.episode import read_episodes
+
+
+def test_a_critic_learns_beside_the_policy(tmp_path):
+    objective = dataclasses.replace(OBJECTIVE, critic=Critic())
+    learner = make_learner(objective=objective, critic=True)  # pyright: ignore[reportArgumentType]
+    teaching = {"estimator": Gae(), "objective": objective}
+    quiet, loop = run(
+        tmp_path, 12, learner=learner, teaching=teaching, publish=lambda params: params["policy"]
+    )
+    assert np.mean(rewards_of(quiet)[-3:]) > 4 * max(np.mean(rewards_of(quiet)[:3]), 0.05)
+    assert np.abs(loop.state.params["value"]).max() > 0
+    losses = [scalars["value_loss"] for *_, scalars in quiet.lines]
+    assert all(math.isfinite(loss) and loss > 0 for loss in losses)
+
+
+def test_the_likeliest_answer_is_a_baseline_and_no_more(tmp_path):
+    quiet, _ = run(tmp_path, 2, greedy=True, teaching={"estimator": Remax()})
+    episodes = read_episodes(tmp_path / "episodes" / "00000000.jsonl").episodes
+    likeliest = [episode for episode in episodes if episode.sample == GREEDY]
+    assert (len(episodes), len(likeliest)) == (36, 4)
+    assert all(not episode.log_probs.any() for episode in likeliest)
+    drawn = [episode for episode in episodes if episode.sample != GREEDY]
+    figures = quiet.lines[0][2]
+    assert figures["episodes"] == 32
+    assert figures["greedy_reward"] == pytest.approx(mean_of(likeliest))
+    assert figures["reward"] == pytest.approx(mean_of(drawn))
+
+
+def test_a_penalty_in_rewards_keeps_a_policy_near_where_it_began(tmp_path):
+    far = {}
+    for coefficient in (0.0, 5.0):
+        quiet, _ = run(
+            tmp_path / str(coefficient),
+            5,
+            reference=fresh_state(make_learner()).params,
+            teaching={
+                "estimator": ReinforcePlusPlus(),
+                "reward_kl": RewardKl(coefficient=coefficient),
+            },
+        )
+        kls = [scalars["reference_kl"] for *_, scalars in quiet.lines]
+        assert kls[0] == pytest.approx(0, abs=1e-6)  # the reference is where it began
+        far[coefficient] = np.mean(kls[-2:])
+    assert far[5.0] < 0.75 * far[0.0]
+
+
+def test_stale_answers_are_drawn_while_a_step_learns_and_never_staler(tmp_path):
+    quiet, loop = run(tmp_path, 12, staleness=2, publish=copied)
+    assert np.mean(rewards_of(quiet)[-3:]) > 2 * np.mean(rewards_of(quiet)[:3])
+    lags = set()
+    for step in range(12):
+        for episode in read_episodes(tmp_path / "episodes" / f"{step:08d}.jsonl").episodes:
+            versions = episode.versions[episode.is_own]
+            lags |= set((step - versions).tolist())
+    assert lags <= {0, 1, 2}
+    assert max(lags) >= 1  # later steps did not wait
+    assert (loop.standing.asked, loop.standing.begun) == (48, {})
+
+
+def test_a_stale_run_goes_on_with_the_problems_that_were_under_way(tmp_path):
+    whole, _ = run(tmp_path / "whole", 6, staleness=2, publish=copied)
+    quiet = Quiet()
+    quiet.every = 3
+    run(tmp_path / "cut", 4, quiet, staleness=2, publish=copied)
+    state, meta = quiet.saved[3]
+    assert list(meta["standing"]["begun"]) == ["3"]  # step 4 was the last
+    learner = make_learner()
+    placed = put_state(learner, state)
+    later = Quiet()
+    with make_collector(copied(placed.params), version=3) as collector:
+        loop = make_loop(
+            tmp_path / "cut",
+            collector,
+            later,
+            num_steps=6,
+            state=placed,
+            standing=Standing(**meta["standing"]),
+            step=3,
+            staleness=2,
+            publish=copied,
+        )
+        assert loop.run() == 0
+    asked = []
+    for folder in ("whole", "cut"):
+        files = sorted((tmp_path / folder / "episodes").iterdir())
+        asked.append([sorted(e.group for e in read_episodes(f).episodes) for f in files])
+    assert asked[0] == asked[1]
+    assert len(whole.lines) == 6
+    assert [step for step, *_ in later.lines] == [4, 5, 6]
+
+
+def test_older_than_the_bound_is_refused(tmp_path):
+    run(tmp_path, 1)
+    episodes = read_episodes(tmp_path / "episodes" / "00000000.jsonl").episodes
+    check_fresh(episodes, 2, staleness=2)
+    with pytest.raises(Stale, match=r"versions \[0\] and not with 1 to 3"):
+        check_fresh(episodes, 3, staleness=2)
+
+
+def test_held_out_problems_are_measured_by_pass_at_k(tmp_path):
+    held_out = HeldOutTasks(tasks=(), samples=4, ks=(1, 4))
+    object.__setattr__(held_out, "tasks", (Bells(3),))
+    quiet, _ = run(tmp_path, 1, held_out=held_out, staleness=1, publish=copied)
+    for step, kind, scalars in quiet.lines:
+        if kind == "held_out":
+            assert 0 <= scalars["bells/pass@1"] <= scalars["bells/pass@4"] <= 1, step
+    assert [kind for _, kind, _ in quiet.lines].count("held_out") == 2
+    with pytest.raises(ValueError, match="samples=4"):
+        HeldOutTasks(tasks=(Bells(),), samples=4, ks=(5,)).check()  # pyright: ignore[reportArgumentType]
+
+
+def test_pass_rates_are_those_of_the_problems_that_have_enough_answers():
+    right = {"a": [True, False, False, False], "b": [True], "c": [False, False]}
+    assert pass_rates(right, 1) == {"a": 0.25, "b": 1.0, "c": 0.0}
+    assert pass_rates(right, 2) == {"a": pytest.approx(0.5), "c": 0.0}
+
+
+def test_what_a_forward_pass_gives_comes_back_to_its_tokens():
+    episodes = []
+    for seed, (length, own) in enumerate([(9, 4), (20, 7), (5, 0), (13, 12)]):
+        is_own = np.arange(length) >= length - own
+        tokens = np.random.default_rng(seed).integers(1, 90, length).astype(np.int32)
+        episodes.append(Trainable(tokens=tokens, is_own=is_own, streams={}))
+    batch = assemble(episodes, TokenMean(), length=24, multiple=2)
+    told = read_back(batch.targets.astype(np.float32), episodes, length=24)
+    for one, back in zip(episodes, told, strict=True):
+        np.testing.assert_array_equal(back, one.tokens * one.is_own)
+
+
+def mean_of(episodes):
+    return np.mean([episode.score.value for episode in episodes])
+
+
+def copied(params):
+    return jax.tree.map(jax.numpy.copy, params)
