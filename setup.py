@@ -50,7 +50,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     # Recipes live at the top of the checkout and travel in the wheel as codejax/configs.
-    packages=[*find_packages(include=["codejax", "codejax.*"]), "codejax.configs"],
+    packages=[
+        *find_packages(include=["codejax", "codejax.*"]),
+        *("codejax.configs", "codejax.configs.ablations"),
+    ],
     package_dir={"codejax": "codejax", "codejax.configs": "configs"},
     package_data={"codejax.execution": ["*.proto"]},
     install_requires=RUNTIME,

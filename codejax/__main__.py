@@ -27,6 +27,7 @@ from codejax.recipe import (
     render,
     render_difference,
     shipped_files,
+    shipped_name,
 )
 from codejax.recipe.specs import RECIPE_PACKAGE
 
@@ -127,10 +128,16 @@ def make_parser() -> Parser:
     )
 
     run = add_verb(verbs, "run", run_recipe, parents=[config, shared])
-    run.add_argument("--workdir", metavar="DIR", help="where it writes (default: runs/NAME)")
+    sweep = add_verb(verbs, "sweep", run_sweep, parents=[config, shared])
+    for verb in (run, sweep):
+        verb.add_argument("--workdir", metavar="DIR", help="where it writes (default: runs/NAME)")
+    some = {"default": [], "type": split, "help": "these alone, with commas between them"}
+    sweep.add_argument("--rows", metavar="NAMES", **some)
+    sweep.add_argument("--seeds", metavar="NUMBERS", **some)
+    sweep.add_argument("--list", action="store_true", help="show how the runs stand; run nothing")
 
     report = add_verb(verbs, "report", write_report, parents=[shared])
-    report.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="the work folder of a run")
+    report.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="of a run, or of a sweep")
     report.add_argument(
         "--output", metavar="DIR", help="where it writes (default: report/ in the first WORKDIR)"
     )
@@ -234,6 +241,11 @@ def add_sample_options(sample: Parser) -> None:
     sample.add_argument("--stream", default=True, action=shown, help="show text as it comes")
 
 
+def split(text: str) -> list[str]:
+    """The parts of a list with commas."""
+    return [part for part in text.split(",") if part]
+
+
 def add_verb(
     verbs: Any,
     name: str,
@@ -257,6 +269,15 @@ def run_recipe(arguments: argparse.Namespace) -> int:
     from etils import epath
 
     return recipe.run(epath.Path(arguments.workdir or f"runs/{recipe.name}"))
+
+
+def run_sweep(arguments: argparse.Namespace) -> int:
+    """Run what is not done of a sweep; the exit code is 0 where all of it is."""
+    recipe = load(arguments.config, arguments.overrides)
+    from codejax.experiments.sweep import sweep
+
+    chosen = {"rows": arguments.rows, "seeds": arguments.seeds, "only_list": arguments.list}
+    return sweep(recipe, arguments.workdir or f"runs/{recipe.name}", **chosen)
 
 
 def write_report(arguments: argparse.Namespace) -> int:
@@ -349,7 +370,7 @@ def list_shipped(arguments: argparse.Namespace) -> int:
     """Print the name of every recipe that ships."""
     for file in shipped_files():
         for name in list_recipes(file):
-            print(f"configs/{file.name}:{name}")
+            print(f"{shipped_name(file)}:{name}")
     return 0
 
 

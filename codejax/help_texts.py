@@ -79,16 +79,35 @@ RECIPE_EXAMPLES = "examples:\n" + "".join(
     for text in (LIST_EXAMPLES, SHOW_EXAMPLES, DIFF_EXAMPLES, FINGERPRINT_EXAMPLES)
 )
 
-REPORT_HELP = """\
-Write a page and figures about a run, or about several side by side.
+SWEEP_HELP = """\
+Run every row of a sweep with every seed, one after the other.
 
-The page is one self-contained HTML file beside its figures as PNG; its path is printed.
+Each run has a process and a folder of its own, DIR/runs/ROW/SEED. What is done is skipped, what was
+stopped goes on, what failed is recorded, tried again the next time, and the others go on. Numbers
+of all rows change by '--config.rows[*].recipe.PATH=VALUE'. The exit code is 0 where all is done, 1
+where a run failed, 75 where a signal stopped it.
+"""
+
+SWEEP_EXAMPLES = """\
+examples:
+  codejax sweep --config=configs/ablations/rl_estimators.py:cpu --workdir=runs/estimators
+  codejax sweep --config=configs/ablations/rl_estimators.py:cpu --workdir=runs/estimators \\
+      --rows=rloo,grpo --seeds=0,1 '--config.rows[*].recipe.start=runs/programs'
+  codejax sweep --config=configs/ablations/rl_estimators.py:cpu --workdir=runs/estimators --list
+"""
+
+REPORT_HELP = """\
+Write a page and figures about a run, about several side by side, or about a sweep.
+
+The page is one self-contained HTML file beside its figures as PNG; its path is printed. Of a sweep,
+finished or not, there are tables too, as Markdown and CSV.
 """
 
 REPORT_EXAMPLES = """\
 examples:
   codejax report runs/quickstart
   codejax report runs/a runs/b --output=runs/comparison
+  codejax report runs/estimators
 """
 
 CONVERT_HELP = """\

@@ -25,7 +25,7 @@ import pytest
 
 import codejax.__main__ as command_line
 from codejax.model.count import count_parameters
-from codejax.recipe import dumps, list_recipes, load, shipped_files
+from codejax.recipe import dumps, list_recipes, load, shipped_files, shipped_name
 from codejax.train import guard, loop
 from codejax.train.training import FREE
 
@@ -313,7 +313,7 @@ def table(text: str, heading: str) -> list[list[str]]:
 def test_readme_lists_the_recipes_that_ship():
     text = (ROOT / "README.md").read_text()
     shipped = {
-        f"configs/{file.name}:{name}" for file in shipped_files() for name in list_recipes(file)
+        f"{shipped_name(file)}:{name}" for file in shipped_files() for name in list_recipes(file)
     }
     rows = {row[0].strip("`"): row for row in table(text, "Recipes that ship")}
     assert shipped == {name for name in rows if name.startswith("configs/")}

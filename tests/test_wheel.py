@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from codejax.recipe import list_recipes, shipped_files
+from codejax.recipe import list_recipes, shipped_files, shipped_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,7 +51,7 @@ def test_the_console_script_finds_the_shipped_recipes(installed: Path):
     assert str(installed) in run(installed / "venv/bin/python", "-c", where, cwd=installed)
     script = installed / "venv/bin/codejax"
     listed = run(script, "recipe", "list", cwd=installed).split()
-    here = [f"configs/{file.name}:{n}" for file in shipped_files() for n in list_recipes(file)]
+    here = [f"{shipped_name(file)}:{n}" for file in shipped_files() for n in list_recipes(file)]
     assert listed == here
     for source in listed:
         shown = run(script, "recipe", "show", f"--config={source}", cwd=installed)

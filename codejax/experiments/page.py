@@ -47,6 +47,11 @@ def page(
         *_provenance(runs),
         _again(runs, command),
     ]
+    return document(title, sections)
+
+
+def document(title: str, sections: Iterable[Html]) -> str:
+    """A whole document with the style and the policy of all reports."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -170,7 +175,7 @@ def _held_out(runs: Sequence[RunRecord], figure: Figure | None) -> Iterator[Html
         "sees what fits into a row before the token. Bits per byte do not depend on the tokenizer.",
     )
     if figure is not None:
-        yield _figure(figure)
+        yield show_figure(figure)
     if languages and len(runs) == 1:
         yield _languages(runs[0].results["held_out"])
 
@@ -197,7 +202,7 @@ def _compression(runs: Sequence[RunRecord], figure: Figure | None) -> Iterator[H
         return
     measured = next(run.results["compression"] for run in runs if "compression" in run.results)
     yield element("h2", figure.title)
-    yield _figure(figure, titled=False)
+    yield show_figure(figure, titled=False)
     rows = [
         [
             entry["compressor"],
@@ -221,13 +226,14 @@ def _compression(runs: Sequence[RunRecord], figure: Figure | None) -> Iterator[H
 
 
 def _training(figures: Iterable[Figure]) -> Iterator[Html]:
-    drawn = [_figure(figure) for figure in figures]
+    drawn = [show_figure(figure) for figure in figures]
     if drawn:
         yield element("h2", "Training")
         yield element("div", drawn, class_="figures")
 
 
-def _figure(figure: Figure, *, titled: bool = True) -> Html:
+def show_figure(figure: Figure, *, titled: bool = True) -> Html:
+    """A figure with its caption."""
     return element(
         "figure",
         element("h3", figure.title) if titled else "",

@@ -17,7 +17,7 @@ from codejax.recipe.record import (
     render,
     render_difference,
 )
-from codejax.recipe.source import list_recipes, load, shipped_files
+from codejax.recipe.source import list_recipes, load, shipped_files, shipped_name
 from codejax.recipe.specs import Recipe, RecipeError, check, freeze, spec, thaw
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "render",
     "render_difference",
     "shipped_files",
+    "shipped_name",
     "spec",
     "thaw",
 ]

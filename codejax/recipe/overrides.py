@@ -1,7 +1,8 @@
 """Changing numbers of a recipe from the command line, by `ml_collections.config_flags`.
 
 An assignment is `optimizer.learning_rate=2e-4` or `mixers[0].window=512`, with or without the
-leading `--config.`. Structure (a spec, or a tuple of specs) changes in Python only.
+leading `--config.`; `rows[*].size=3` assigns to every element of the tuple `rows`. Structure (a
+spec, or a tuple of specs) changes in Python only.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -13,7 +14,7 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
 from codejax.recipe.specs import (
@@ -43,9 +44,26 @@ def override(recipe: T, assignments: Sequence[str]) -> T:
     changed = thaw(recipe)
     conform(changed, type(changed), "recipe")
     for assignment in assignments:
-        changed = assign(changed, assignment.removeprefix("--config."))
+        for one in single(changed, assignment.removeprefix("--config.")):
+            changed = assign(changed, one)
     check(changed)
     return freeze(changed)
+
+
+def single(recipe: Any, assignment: str) -> Iterator[str]:
+    """The assignment; where its path has `[*]`, one for each element of the tuple."""
+    path, equals, text = assignment.partition("=")
+    before, star, after = path.partition("[*]")
+    if not star:
+        yield assignment
+        return
+    if not PATH.fullmatch(before):
+        raise not_an_assignment(assignment)
+    value, _, walked = follow(recipe, before)
+    if not isinstance(value, tuple) or not value:
+        raise RecipeError(f"{walked}[*]: {walked} is {value!r}, not a tuple with elements")
+    for index in range(len(value)):
+        yield from single(recipe, f"{before}[{index}]{after}{equals}{text}")
 
 
 def assign(recipe: T, assignment: str) -> T:
@@ -53,8 +71,7 @@ def assign(recipe: T, assignment: str) -> T:
     path, equals, text = assignment.partition("=")
     flag = f"--config.{path}"
     if not equals or not PATH.fullmatch(path):
-        example = "--config.optimizer.learning_rate=2e-4"
-        raise RecipeError(f"--config.{assignment} is not an assignment to a field, like {example}")
+        raise not_an_assignment(assignment)
     declared = declared_type(recipe, path)
 
     from absl import flags
@@ -72,8 +89,14 @@ def assign(recipe: T, assignment: str) -> T:
     return holder.value
 
 
-def declared_type(recipe: Any, path: str) -> Any:
-    """The declared type of the field that `path` names; RecipeError where none can be assigned."""
+def not_an_assignment(assignment: str) -> RecipeError:
+    """What is raised for something else than PATH=VALUE."""
+    example = "--config.optimizer.learning_rate=2e-4"
+    return RecipeError(f"--config.{assignment} is not an assignment to a field, like {example}")
+
+
+def follow(recipe: Any, path: str) -> tuple[Any, Any, str]:
+    """Value and declared type at `path`, and how errors call the place."""
     value, declared = recipe, type(recipe)
     walked = "--config"
     for index, name in re.findall(r"\[(\d+)\]|(\w+)", path):
@@ -83,6 +106,12 @@ def declared_type(recipe: Any, path: str) -> Any:
         else:
             value, declared = step_into_element(value, int(index), walked)
             walked += f"[{index}]"
+    return value, declared, walked
+
+
+def declared_type(recipe: Any, path: str) -> Any:
+    """The declared type of the field that `path` names; RecipeError where none can be assigned."""
+    value, declared, walked = follow(recipe, path)
     if is_spec(value) or any(holds_spec(option) for option in options(declared)):
         fields = f"; its fields: {', '.join(field_types(type(value)))}" if is_spec(value) else ""
         kind = describe(declared)

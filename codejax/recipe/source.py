@@ -23,7 +23,7 @@ from codejax.recipe.specs import (
     RECIPE_PACKAGE,
     RecipeError,
     describe_value,
-    is_spec,
+    is_recipe,
     unknown_name,
 )
 
@@ -45,7 +45,7 @@ def load(source: str, overrides: Sequence[str] = ()) -> Any:
         composed = functions[name]()
     except Exception as error:
         raise RecipeError(f"{failure_line(error, path)} (in {name})") from error
-    if not is_spec(composed) or not hasattr(composed, "name") or not hasattr(composed, "run"):
+    if not is_recipe(composed):
         found = describe_value(composed)
         raise RecipeError(f"{source}: wanted a spec with `name` and `run`, found {found}")
     return override(composed, overrides)
@@ -84,17 +84,26 @@ def read(path: str) -> dict[str, Callable[[], Any]]:
 
 def shipped_files() -> list[Path]:
     """The recipe files that ship with codejax, in a checkout as in an installed wheel."""
+    return sorted(shipped_folder().rglob("[!_]*.py"))
+
+
+def shipped_folder() -> Path:
+    """Where they are."""
     package = Path(__file__).parents[1]
-    folders = (package / "configs", package.parent / "configs")
-    folder = next((folder for folder in folders if folder.is_dir()), package)
-    return sorted(folder.glob("[!_]*.py"))
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def shipped_name(file: Path) -> str:
+    """What a shipped file is called wherever it lies, as `configs/ablations/rl_length.py`."""
+    return f"configs/{file.relative_to(shipped_folder()).as_posix()}"
 
 
 def find(path: str) -> Path:
-    """The file on disk, or the shipped one where `configs/NAME.py` is not on disk."""
+    """The file on disk, or the shipped one where a path below configs/ is not on disk."""
     if Path(path).is_file():
         return Path(path)
-    shipped = {f"configs/{file.name}": file for file in shipped_files()}
+    shipped = {shipped_name(file): file for file in shipped_files()}
     if Path(path).as_posix() in shipped:
         return shipped[Path(path).as_posix()]
     beside = Path(path) if Path(path).is_dir() else Path(path).parent

@@ -1,7 +1,8 @@
 """What a spec is: typed fields, changeable while a recipe is composed, checked and frozen after.
 
 A field holds a bool, int, float, str, None, `Literal`, a tuple of these, or another spec; a union
-of them where one of several is meant. An int given for a float becomes one; a bool is not an int.
+of them where one of several is meant. A field declared as `Recipe` holds a recipe of any type. An
+int given for a float becomes one; a bool is not an int.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -81,6 +82,11 @@ def is_spec(value: Any) -> bool:
     """Whether `value` is a spec, or the class of one."""
     cls = value if isinstance(value, type) else type(value)
     return "__is_spec__" in cls.__dict__
+
+
+def is_recipe(value: Any) -> bool:
+    """Whether `value` can be run: a spec with `name` and `run`."""
+    return is_spec(value) and hasattr(value, "name") and hasattr(value, "run")
 
 
 def unknown_name(owner: str, kind: str, name: str, valid: Iterable[str]) -> str:
@@ -166,7 +172,10 @@ def conform(value: Any, declared: Any, where: str) -> Any:
     for option in options(declared):
         if typing.get_origin(option) is tuple and isinstance(value, tuple):
             return conform_tuple(value, option, where)
-        if is_spec(option) and isinstance(value, option):
+        fits = (
+            is_recipe(value) if option is Recipe else is_spec(option) and isinstance(value, option)
+        )
+        if fits:
             for name, field_type in field_types(type(value)).items():
                 found = getattr(value, name)
                 wanted = conform(found, field_type, f"{where}.{name}")
@@ -200,7 +209,7 @@ def accepts(option: Any, value: Any) -> bool:
         return any(type(value) is type(item) and value == item for item in typing.get_args(option))
     if option in SCALARS:
         return type(value) is option and value == value  # a nan equals nothing, itself included
-    if is_spec(option) or typing.get_origin(option) is tuple:
+    if option is Recipe or is_spec(option) or typing.get_origin(option) is tuple:
         return False
     raise TypeError(f"{option} is not a type that a recipe can hold; see codejax/recipe/specs.py")
 

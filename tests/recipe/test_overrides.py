@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from codejax.recipe import RecipeError, override, spec
+from codejax.recipe import Recipe, RecipeError, dumps, loads, override, spec
 
 
 @spec
@@ -147,3 +147,48 @@ def test_refusals_are_one_line(assignment: str, line: str):
 def test_a_recipe_of_the_wrong_types_is_not_blamed_on_the_override():
     with pytest.raises(RecipeError, match=r"^recipe\.rate: wanted float, found 'fast' \(str\)$"):
         override(Run(rate="fast"), ["rate=1"])  # type: ignore[arg-type]
+
+
+@spec
+class Two:
+    name: str = "two"
+    runs: tuple[Run, ...] = (Run(name="a"), Run(name="b"))
+    whole: Recipe | None = None
+
+    def run(self, workdir: Any) -> int:
+        return 0
+
+
+def test_a_star_assigns_to_every_element():
+    changed = override(Two(), ["--config.runs[*].rate=0.5", "runs[1].rate=0.25"])
+    assert [run.rate for run in changed.runs] == [0.5, 0.25]
+    gates = Two(runs=(Run(mixers=(Gate(), Gate())), Run(mixers=(Gate(),))))
+    scaled = override(gates, ["runs[*].mixers[*].scale=2"])
+    assert [gate.scale for run in scaled.runs for gate in run.mixers] == [2.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("assignment", "line"),
+    [
+        ("runs[*].rte=1", r"--config\.runs\[0\]\.rte: Run has no field 'rte'; did you mean 'rate'"),
+        ("name[*]=1", r"--config\.name\[\*\]: --config\.name is 'two', not a tuple"),
+        ("runs[0].languages[*]=x", r"is \(\), not a tuple with elements"),
+        ("[*].rate=1", r"is not an assignment to a field"),
+    ],
+)
+def test_stars_that_are_refused(assignment: str, line: str):
+    with pytest.raises(RecipeError, match=line):
+        override(Two(), [assignment])
+
+
+def test_a_field_may_hold_any_recipe():
+    held = Two(whole=Two(runs=(Run(rate=1),)))
+    changed = override(held, ["whole.runs[0].rate=0.5"])
+    assert isinstance(changed.whole, Two)
+    assert (changed.whole.runs[0].rate, loads(dumps(changed))) == (0.5, changed)
+    assert type(override(held, []).whole.runs[0].rate) is float
+    for wrong in (Gate(), 3):
+        with pytest.raises(RecipeError, match=r"recipe\.whole: wanted Recipe or None, found"):
+            override(Two(whole=wrong), [])
+    with pytest.raises(RecipeError, match=r"--config\.whole is structure"):
+        override(held, ["whole=None"])

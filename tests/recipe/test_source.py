@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from codejax.recipe import RecipeError, dumps, list_recipes, load, spec
+from codejax.recipe import (
+    RecipeError,
+    dumps,
+    list_recipes,
+    load,
+    shipped_files,
+    shipped_name,
+    spec,
+)
 
 
 @spec
@@ -166,3 +174,17 @@ def test_the_record_of_a_run_is_a_recipe(tmp_path: Path):
         load(str(record))
     with pytest.raises(RecipeError, match=r"^there is no recorded recipe .*missing\.json"):
         load("/missing.json")
+
+
+def test_shipped_files_are_named_by_their_place_below_configs():
+    names = [shipped_name(file) for file in shipped_files()]
+    assert {"configs/pretrain.py", "configs/ablations/rl_length.py"} <= set(names)
+    assert not [name for name in names if "/_" in name]
+    assert list_recipes("configs/ablations/rl_length.py") == ["survey", "cpu"]
+
+
+def test_a_shipped_file_in_a_folder_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert load("configs/ablations/rl_length.py:cpu").name == "rl_length_cpu"

@@ -1,0 +1,284 @@
+"""What a sweep measured: values of every run, means over seeds with intervals, as tables.
+
+In: a sweep and its work folder, finished or not. Out: `Found`, and from it rows of text for a page,
+Markdown and CSV. A mean is over the seeds of runs that are done; what is missing is listed, never
+filled in. Nothing here is drawn.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+# S seeds  R resamples
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from etils import epath
+from scipy.special import stdtrit
+
+from codejax.evaluation.metrics import CONFIDENCE, interval, resampled_sums
+from codejax.experiments.record import RunRecord, read_run
+from codejax.experiments.runs import Runs, Status
+from codejax.experiments.sweep import Measured, Sweep, chosen, run_name
+from codejax.pages.spelling import BLANK
+
+
+@dataclasses.dataclass(frozen=True)
+class OverSeeds:
+    """A mean over seeds. low, high: the percentile interval of the bootstrap over seeds; t_low,
+    t_high: Student's. NaN where one seed, or none, says nothing of the others.
+    """
+
+    mean: float
+    low: float
+    high: float
+    t_low: float
+    t_high: float
+    seeds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """One figure of one run: at its first step, and the one that counts, at `step`."""
+
+    first: float
+    value: float
+    step: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A sweep as it stands. statuses, records: by row and seed; a run that has written no metrics
+    has no record. values: by measure's title, row and seed, of the runs that are done.
+    """
+
+    sweep: Sweep
+    statuses: Mapping[tuple[str, int], Status]
+    records: Mapping[tuple[str, int], RunRecord]
+    values: Mapping[str, Mapping[tuple[str, int], Value]]
+
+    def missing(self) -> list[str]:
+        """A line for each run that is not done, and for each done one that lacks a figure."""
+        lines = []
+        for (row, seed), status in self.statuses.items():
+            name = f"{row}, seed {seed}"
+            if status.state != "done":
+                why = f": {status.reason}" if status.reason else ""
+                lines.append(f"{name}: {status.state}{why}")
+                continue
+            for measured in self.sweep.measures:
+                if (row, seed) not in self.values[measured.title]:
+                    lines.append(
+                        f"{name}: done, without a finite {measured.kind} {measured.metric}"
+                    )
+        return lines
+
+    def of_row(self, measured: Measured, row: str) -> dict[int, Value]:
+        """The values of a row, by seed."""
+        values = self.values[measured.title]
+        return {seed: value for (name, seed), value in values.items() if name == row}
+
+    def level(self, measured: Measured, row: str) -> OverSeeds:
+        """The figure itself."""
+        return self.over([value.value for value in self.of_row(measured, row).values()])
+
+    def gain(self, measured: Measured, row: str) -> OverSeeds:
+        """Less the figure of the same run at its first step."""
+        values = self.of_row(measured, row).values()
+        return self.over([value.value - value.first for value in values])
+
+    def against(self, measured: Measured, row: str) -> OverSeeds:
+        """Less the figure of the first row with the same seed."""
+        first = self.of_row(measured, self.sweep.rows[0].name)
+        own = self.of_row(measured, row)
+        return self.over([own[s].value - first[s].value for s in sorted(own.keys() & first.keys())])
+
+    def over(self, values_S: Sequence[float]) -> OverSeeds:
+        """Mean and intervals of one value a seed."""
+        return over_seeds(values_S, num_resamples=self.sweep.num_resamples)
+
+
+def over_seeds(values_S: Sequence[float], *, num_resamples: int, seed: int = 0) -> OverSeeds:
+    """Mean of one value a seed with its bootstrap interval (Efron & Tibshirani 1993, chapter 13)
+    and Student's, both at 95%.
+    """
+    count = len(values_S)
+    if not count:
+        return OverSeeds(*[math.nan] * 5, 0)
+    array_S = np.asarray(values_S, np.float64)
+    mean = float(array_S.mean())
+    if count == 1:
+        return OverSeeds(mean, *[math.nan] * 4, 1)
+    drawn = resampled_sums((array_S,), seed, num_resamples)
+    low, high = interval(np.concatenate([sums_R for (sums_R,) in drawn]) / count)
+    reach = stdtrit(count - 1, (1 + CONFIDENCE) / 2) * array_S.std(ddof=1) / math.sqrt(count)
+    return OverSeeds(mean, low, high, mean - reach, mean + reach, count)
+
+
+def read_found(sweep: Sweep, workdir: epath.PathLike) -> Found:
+    """Read what its runs left so far.
+
+    Raises:
+        ValueError: a run's JSON files are damaged.
+    """
+    runs = Runs(workdir, ())
+    statuses: dict[tuple[str, int], Status] = {}
+    records: dict[tuple[str, int], RunRecord] = {}
+    values: dict[str, dict[tuple[str, int], Value]] = {m.title: {} for m in sweep.measures}
+    for row in sweep.rows:
+        for seed in sweep.seeds:
+            key, name = (row.name, seed), run_name(row, seed)
+            statuses[key] = runs.status(name)
+            if not (runs.folder(name) / "metrics.jsonl").exists():
+                continue
+            records[key] = read_run(runs.folder(name))
+            if statuses[key].state != "done":
+                continue
+            for measured in sweep.measures:
+                value = value_of(records[key], measured)
+                if value is not None:
+                    values[measured.title][key] = value
+    return Found(sweep, statuses, records, values)
+
+
+def value_of(run: RunRecord, measured: Measured) -> Value | None:
+    """The figure of a run; None where it has none that is finite."""
+    steps, values = run.series(measured.kind, measured.metric)
+    index = chosen(values.tolist(), measured)
+    if index is None:
+        return None
+    return Value(float(values[0]), float(values[index]), int(steps[index]))
+
+
+def head_of(sweep: Sweep) -> list[str]:
+    """Names of the columns of `body_of`."""
+    first = sweep.measures[0].title
+    head = ["row", "seeds", first, "95% interval", "gain over the start", "95% interval"]
+    head += [f"less {sweep.rows[0].name}", "95% interval"] if len(sweep.rows) > 1 else []
+    for measured in sweep.measures[1:]:
+        head += [measured.title, "95% interval"]
+    if sweep.published is not None:
+        head += [f"published: {column}" for column in sweep.published.columns]
+    return head
+
+
+def body_of(found: Found) -> list[list[str]]:
+    """A row of text for each of the sweep's, then those of the published table that it lacks."""
+    sweep = found.sweep
+    first, *others = sweep.measures
+    published = {row.name: row.values for row in sweep.published.rows} if sweep.published else {}
+    columns = len(sweep.published.columns) if sweep.published else 0
+    body = []
+    for number, row in enumerate(sweep.rows):
+        level = found.level(first, row.name)
+        cells = [row.name, f"{level.seeds} of {len(sweep.seeds)}", *spell(level, first)]
+        cells += spell(found.gain(first, row.name), first, signed=True)
+        if len(sweep.rows) > 1:
+            own = spell(found.against(first, row.name), first, signed=True)
+            cells += own if number else [BLANK, BLANK]
+        for measured in others:
+            cells += spell(found.level(measured, row.name), measured)
+        body.append(cells + published_cells(published.pop(row.name, (None,) * columns)))
+    blank = [BLANK] * (len(head_of(sweep)) - columns - 1)
+    return body + [[name, *blank, *published_cells(own)] for name, own in published.items()]
+
+
+def spell(estimate: OverSeeds, measured: Measured, *, signed: bool = False) -> list[str]:
+    """Mean and interval as a table has them."""
+    form = f"{'+' if signed else ''}.{measured.decimals}f"
+    if not estimate.seeds:
+        return [BLANK, BLANK]
+    if math.isnan(estimate.low):
+        return [format(estimate.mean, form), BLANK]
+    return [
+        format(estimate.mean, form),
+        f"{estimate.low:{form}} to {estimate.high:{form}}",
+    ]
+
+
+def published_cells(values: Sequence[float | None]) -> list[str]:
+    """As they were printed, as far as numbers tell."""
+    return [BLANK if value is None else f"{value:g}" for value in values]
+
+
+def caveats(found: Found) -> list[str]:
+    """What has to be known to read the table."""
+    sweep = found.sweep
+    lines = [
+        "Means are over seeds, of runs that are done. Intervals hold 95% of the means of seeds "
+        f"drawn with putting back ({sweep.num_resamples:,} times): they are over seeds alone, and "
+        "not over the choice of problems."
+    ]
+    most = max((found.level(sweep.measures[0], row.name).seeds for row in sweep.rows), default=0)
+    if 1 < most <= 5:
+        held = 1 - 0.5 ** (most - 1)
+        if most <= 3:
+            lines.append(
+                f"Of {most} seeds the interval goes from the least to the greatest. Were seeds "
+                f"normally distributed, it would hold the true mean {held:.0%} of the time; "
+                "Student's interval, in table.csv, would hold it 95%."
+            )
+        else:
+            lines.append(
+                f"{most} seeds are few for a bootstrap: its intervals are too narrow. Student's "
+                "are in table.csv."
+            )
+    if best := [measured.title for measured in sweep.measures if measured.at == "best"]:
+        lines.append(
+            f"Of {', '.join(best)} each run's best step counts, chosen by the same figures: that "
+            "is too good, the more so the more often a run was measured."
+        )
+    if sweep.published is not None:
+        lines.append(
+            f"Published: {sweep.published.about} Another model, other data and another scale: "
+            "compare the order of rows, and not figures."
+        )
+    return lines
+
+
+def markdown(found: Found) -> str:
+    """The table and what has to be known, as Markdown."""
+    head = head_of(found.sweep)
+    rule = ["---"] + ["---:"] * (len(head) - 1)
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in (head, rule, *body_of(found))]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    lines = "\n".join(f"- {line}" for line in caveats(found))
+    missing = "\n".join(f"- {line}" for line in found.missing())
+    missing = f"\nMissing:\n\n{missing}\n" if missing else ""
+    return f"# {found.sweep.name}\n\n{found.sweep.about}\n\n{table}\n\n{lines}\n{missing}"
+
+
+def table_csv(found: Found) -> str:
+    """A line for each row, measure and kind of figure, with both intervals at full precision."""
+    lines = []
+    for measured in found.sweep.measures:
+        for row in found.sweep.rows:
+            for kind in ("level", "gain", "against"):
+                estimate: OverSeeds = getattr(found, kind)(measured, row.name)
+                figures = dataclasses.astuple(estimate)
+                lines.append([row.name, measured.title, kind, *figures])
+    names = [field.name for field in dataclasses.fields(OverSeeds)]
+    return spell_csv(["row", "measure", "figure", *names], lines)
+
+
+def runs_csv(found: Found) -> str:
+    """A line for each run and measure."""
+    lines = []
+    for (row, seed), status in found.statuses.items():
+        for measured in found.sweep.measures:
+            value = found.values[measured.title].get((row, seed))
+            figures = ["", "", ""] if value is None else dataclasses.astuple(value)
+            lines.append([row, seed, status.state, measured.title, *figures])
+    return spell_csv(["row", "seed", "state", "measure", "first", "value", "step"], lines)
+
+
+def spell_csv(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """As CSV; a NaN is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(["" if cell != cell else cell for cell in line] for line in lines)
+    return text.getvalue()
