@@ -35,6 +35,10 @@ TOLERANCES: dict[str, Tolerance] = {
         2e-5, "norms and Newton-Schulz products summed over eight devices in another order"
     ),
     "rounding": Tolerance(1e-12, "a few float64 additions and divisions of numbers of order one"),
+    "t_quantile": Tolerance(1e-9, "Student's quantiles by two routines that iterate"),
+    "resampled_quantile": Tolerance(
+        1.5e-3, "quantiles of 50,000 resampled means that lie some hundredths apart"
+    ),
     "advantage": Tolerance(
         1e-6, "float64 throughout, rounded once to float32, and whitening's 1e-8"
     ),

@@ -22,7 +22,7 @@ from codejax.experiments.runs import Planned, Runs, spell
 from codejax.recipe import Recipe, RecipeError, dumps, fingerprint, loads, override, spec
 from codejax.recipe.specs import unknown_name
 from codejax.runlog.metrics import replace_text
-from codejax.runlog.provenance import surroundings
+from codejax.runlog.provenance import commit, versions
 
 SWEEP, MANIFEST = "sweep.json", "manifest.json"
 
@@ -220,13 +220,13 @@ def write_manifest(recipe: Sweep, workdir: epath.PathLike) -> None:
                 **status.facts,
             }
         )
-    here = surroundings()
     manifest = {
         "name": recipe.name,
         "fingerprint": fingerprint(recipe),
         "seeds": list(recipe.seeds),
         "rows": [row.name for row in recipe.rows],
-        **{name: here[name] for name in ("time", "commit", "codejax", "packages", "command")},
+        "commit": commit(),  # no more of `surroundings`: a look at devices would take them away
+        "packages": versions(),
         "runs": entries,
     }
     replace_text(epath.Path(runs.workdir / MANIFEST), json.dumps(manifest, indent=1) + "\n")

@@ -19,13 +19,12 @@ from codejax.experiments.sweep import SWEEP, read_sweep
 from codejax.experiments.sweep_figures import draw_sweep
 from codejax.experiments.sweep_table import (
     Found,
-    body_of,
     caveats,
-    head_of,
     markdown,
     read_found,
     runs_csv,
     table_csv,
+    tables_of,
 )
 from codejax.pages.markup import Html, element, facts, join, table
 from codejax.pages.spelling import BLANK, brief, plain
@@ -68,11 +67,11 @@ def page_of(found: Found, figures: Sequence[Figure], command: str) -> str:
         element("p", sweep.about, class_="lead") if sweep.about else "",
     )
     wide = element("div", [show_figure(figure) for figure in figures], class_="figures")
-    head, body = head_of(sweep), body_of(found)
+    tables = [table(head, body, numbers=len(head) - 1) for head, body in tables_of(found)]
     sections = [
         header,
         *missing_of(found),
-        table(head, body, numbers=len(head) - 1),
+        *tables,
         *(element("p", line, class_="note") for line in caveats(found)),
         *([wide] if figures else []),
         element("h2", "Runs"),

@@ -14,6 +14,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
@@ -25,6 +26,8 @@ from codejax.experiments.runs import Runs, Status
 from codejax.experiments.sweep import Measured, Sweep, chosen, run_name
 from codejax.pages.spelling import BLANK
 
+INTERVAL = "95% interval"
+
 
 @dataclasses.dataclass(frozen=True)
 class OverSeeds:
@@ -32,12 +35,12 @@ class OverSeeds:
     t_high: Student's. NaN where one seed, or none, says nothing of the others.
     """
 
-    mean: float
-    low: float
-    high: float
-    t_low: float
-    t_high: float
     seeds: int
+    mean: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    t_low: float = math.nan
+    t_high: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,15 +110,15 @@ def over_seeds(values_S: Sequence[float], *, num_resamples: int, seed: int = 0) 
     """
     count = len(values_S)
     if not count:
-        return OverSeeds(*[math.nan] * 5, 0)
+        return OverSeeds(0)
     array_S = np.asarray(values_S, np.float64)
     mean = float(array_S.mean())
     if count == 1:
-        return OverSeeds(mean, *[math.nan] * 4, 1)
+        return OverSeeds(1, mean)
     drawn = resampled_sums((array_S,), seed, num_resamples)
     low, high = interval(np.concatenate([sums_R for (sums_R,) in drawn]) / count)
     reach = stdtrit(count - 1, (1 + CONFIDENCE) / 2) * array_S.std(ddof=1) / math.sqrt(count)
-    return OverSeeds(mean, low, high, mean - reach, mean + reach, count)
+    return OverSeeds(count, mean, low, high, mean - reach, mean + reach)
 
 
 def read_found(sweep: Sweep, workdir: epath.PathLike) -> Found:
@@ -153,37 +156,52 @@ def value_of(run: RunRecord, measured: Measured) -> Value | None:
     return Value(float(values[0]), float(values[index]), int(steps[index]))
 
 
-def head_of(sweep: Sweep) -> list[str]:
-    """Names of the columns of `body_of`."""
-    first = sweep.measures[0].title
-    head = ["row", "seeds", first, "95% interval", "gain over the start", "95% interval"]
-    head += [f"less {sweep.rows[0].name}", "95% interval"] if len(sweep.rows) > 1 else []
-    for measured in sweep.measures[1:]:
-        head += [measured.title, "95% interval"]
-    if sweep.published is not None:
-        head += [f"published: {column}" for column in sweep.published.columns]
-    return head
+class Table(NamedTuple):
+    """Text as a page shows it."""
+
+    head: list[str]
+    body: list[list[str]]
 
 
-def body_of(found: Found) -> list[list[str]]:
-    """A row of text for each of the sweep's, then those of the published table that it lacks."""
-    sweep = found.sweep
-    first, *others = sweep.measures
-    published = {row.name: row.values for row in sweep.published.rows} if sweep.published else {}
-    columns = len(sweep.published.columns) if sweep.published else 0
-    body = []
-    for number, row in enumerate(sweep.rows):
-        level = found.level(first, row.name)
-        cells = [row.name, f"{level.seeds} of {len(sweep.seeds)}", *spell(level, first)]
-        cells += spell(found.gain(first, row.name), first, signed=True)
-        if len(sweep.rows) > 1:
-            own = spell(found.against(first, row.name), first, signed=True)
-            cells += own if number else [BLANK, BLANK]
+def tables_of(found: Found) -> list[Table]:
+    """Of the first measure, with what was published beside it, and of the others."""
+    first, *others = found.sweep.measures
+    made = [first_table(found, first)]
+    if others:
+        head = ["row"]
         for measured in others:
-            cells += spell(found.level(measured, row.name), measured)
-        body.append(cells + published_cells(published.pop(row.name, (None,) * columns)))
-    blank = [BLANK] * (len(head_of(sweep)) - columns - 1)
-    return body + [[name, *blank, *published_cells(own)] for name, own in published.items()]
+            head += [measured.title, INTERVAL]
+        rows = [row.name for row in found.sweep.rows]
+        made.append(Table(head, [[row, *cells_of(found, others, row)] for row in rows]))
+    return made
+
+
+def cells_of(found: Found, measures: Sequence[Measured], row: str) -> list[str]:
+    """Means and intervals of a row."""
+    return [cell for one in measures for cell in spell(found.level(one, row), one)]
+
+
+def first_table(found: Found, measured: Measured) -> Table:
+    """A line for each row of the sweep, then those of the published table that it lacks."""
+    sweep = found.sweep
+    names = [row.name for row in sweep.rows]
+    several = len(names) > 1
+    head = ["row", "seeds", measured.title, INTERVAL, "gain over the start", INTERVAL]
+    head += [f"less {names[0]}", INTERVAL] if several else []
+    published = {row.name: row.values for row in sweep.published.rows} if sweep.published else {}
+    columns = sweep.published.columns if sweep.published else ()
+    body = []
+    for number, name in enumerate(names):
+        level = found.level(measured, name)
+        cells = [name, f"{level.seeds} of {len(sweep.seeds)}", *spell(level, measured)]
+        cells += spell(found.gain(measured, name), measured, signed=True)
+        if several:
+            own = spell(found.against(measured, name), measured, signed=True)
+            cells += own if number else [BLANK, BLANK]
+        body.append(cells + published_cells(published.pop(name, (None,) * len(columns))))
+    for name, own in published.items():
+        body.append([name, *[BLANK] * (len(head) - 1), *published_cells(own)])
+    return Table([*head, *(f"published: {column}" for column in columns)], body)
 
 
 def spell(estimate: OverSeeds, measured: Measured, *, signed: bool = False) -> list[str]:
@@ -240,15 +258,16 @@ def caveats(found: Found) -> list[str]:
 
 
 def markdown(found: Found) -> str:
-    """The table and what has to be known, as Markdown."""
-    head = head_of(found.sweep)
-    rule = ["---"] + ["---:"] * (len(head) - 1)
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in (head, rule, *body_of(found))]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    lines = "\n".join(f"- {line}" for line in caveats(found))
-    missing = "\n".join(f"- {line}" for line in found.missing())
-    missing = f"\nMissing:\n\n{missing}\n" if missing else ""
-    return f"# {found.sweep.name}\n\n{found.sweep.about}\n\n{table}\n\n{lines}\n{missing}"
+    """The tables and what has to be known, as Markdown."""
+    parts = [f"# {found.sweep.name}", found.sweep.about]
+    for head, body in tables_of(found):
+        rule = ["---"] + ["---:"] * (len(head) - 1)
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in (head, rule, *body)]
+        parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    parts.append("\n".join(f"- {line}" for line in caveats(found)))
+    if missing := found.missing():
+        parts += ["Missing:", "\n".join(f"- {line}" for line in missing)]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def table_csv(found: Found) -> str:
