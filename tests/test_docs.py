@@ -36,7 +36,7 @@ SOURCES = [*shipped_files(), ROOT / "codejax/help_texts.py"]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 COMMAND = re.compile(
-    r"^\s*(?:[A-Z_]+=\S+ )*codejax ((?:run|report|recipe|worker|sample|convert) .*)$",
+    r"^\s*(?:[A-Z_]+=\S+ )*codejax ((?:run|sweep|report|recipe|worker|sample|convert) .*)$",
     re.MULTILINE,
 )
 LOOP = re.compile(r"^for (\w+) in (\S+)", re.MULTILINE)
@@ -97,6 +97,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command_line, "run_recipe", load_only)
+    monkeypatch.setattr(command_line, "run_sweep", load_only)
     for verb in ("write_report", "run_worker", "sample_text", "convert_weights"):
         monkeypatch.setattr(command_line, verb, lambda arguments: 0)
     return tmp_path

@@ -67,13 +67,14 @@ def page_of(found: Found, figures: Sequence[Figure], command: str) -> str:
         element("p", sweep.about, class_="lead") if sweep.about else "",
     )
     wide = element("div", [show_figure(figure) for figure in figures], class_="figures")
-    tables = [table(head, body, numbers=len(head) - 1) for head, body in tables_of(found)]
+    first, *others = (table(head, body, numbers=len(head) - 1) for head, body in tables_of(found))
     sections = [
         header,
         *missing_of(found),
-        *tables,
+        first,
         *(element("p", line, class_="note") for line in caveats(found)),
         *([wide] if figures else []),
+        *([element("h2", "Other figures"), *others] if others else []),
         element("h2", "Runs"),
         table(*runs_of(found)),
         element("h2", "Where the rows differ"),

@@ -26,8 +26,6 @@ from codejax.experiments.runs import Runs, Status
 from codejax.experiments.sweep import Measured, Sweep, chosen, run_name
 from codejax.pages.spelling import BLANK
 
-INTERVAL = "95% interval"
-
 
 @dataclasses.dataclass(frozen=True)
 class OverSeeds:
@@ -168,9 +166,7 @@ def tables_of(found: Found) -> list[Table]:
     first, *others = found.sweep.measures
     made = [first_table(found, first)]
     if others:
-        head = ["row"]
-        for measured in others:
-            head += [measured.title, INTERVAL]
+        head = ["row", *(measured.title for measured in others)]
         rows = [row.name for row in found.sweep.rows]
         made.append(Table(head, [[row, *cells_of(found, others, row)] for row in rows]))
     return made
@@ -178,7 +174,7 @@ def tables_of(found: Found) -> list[Table]:
 
 def cells_of(found: Found, measures: Sequence[Measured], row: str) -> list[str]:
     """Means and intervals of a row."""
-    return [cell for one in measures for cell in spell(found.level(one, row), one)]
+    return [spell(found.level(measured, row), measured) for measured in measures]
 
 
 def first_table(found: Found, measured: Measured) -> Table:
@@ -186,35 +182,33 @@ def first_table(found: Found, measured: Measured) -> Table:
     sweep = found.sweep
     names = [row.name for row in sweep.rows]
     several = len(names) > 1
-    head = ["row", "seeds", measured.title, INTERVAL, "gain over the start", INTERVAL]
-    head += [f"less {names[0]}", INTERVAL] if several else []
+    head = ["row", "seeds", measured.title, "gain over the start"]
+    head += [f"less {names[0]}"] if several else []
     published = {row.name: row.values for row in sweep.published.rows} if sweep.published else {}
     columns = sweep.published.columns if sweep.published else ()
     body = []
     for number, name in enumerate(names):
         level = found.level(measured, name)
-        cells = [name, f"{level.seeds} of {len(sweep.seeds)}", *spell(level, measured)]
-        cells += spell(found.gain(measured, name), measured, signed=True)
+        cells = [name, f"{level.seeds} of {len(sweep.seeds)}", spell(level, measured)]
+        cells.append(spell(found.gain(measured, name), measured, signed=True))
         if several:
             own = spell(found.against(measured, name), measured, signed=True)
-            cells += own if number else [BLANK, BLANK]
+            cells.append(own if number else BLANK)
         body.append(cells + published_cells(published.pop(name, (None,) * len(columns))))
     for name, own in published.items():
         body.append([name, *[BLANK] * (len(head) - 1), *published_cells(own)])
     return Table([*head, *(f"published: {column}" for column in columns)], body)
 
 
-def spell(estimate: OverSeeds, measured: Measured, *, signed: bool = False) -> list[str]:
-    """Mean and interval as a table has them."""
+def spell(estimate: OverSeeds, measured: Measured, *, signed: bool = False) -> str:
+    """Mean and interval as a table has them: 0.233 (0.210 to 0.255)."""
     form = f"{'+' if signed else ''}.{measured.decimals}f"
     if not estimate.seeds:
-        return [BLANK, BLANK]
+        return BLANK
+    mean = format(estimate.mean, form)
     if math.isnan(estimate.low):
-        return [format(estimate.mean, form), BLANK]
-    return [
-        format(estimate.mean, form),
-        f"{estimate.low:{form}} to {estimate.high:{form}}",
-    ]
+        return mean
+    return f"{mean} ({estimate.low:{form}} to {estimate.high:{form}})"
 
 
 def published_cells(values: Sequence[float | None]) -> list[str]:
@@ -226,7 +220,7 @@ def caveats(found: Found) -> list[str]:
     """What has to be known to read the table."""
     sweep = found.sweep
     lines = [
-        "Means are over seeds, of runs that are done. Intervals hold 95% of the means of seeds "
+        "Means are over seeds, of runs that are done. The intervals hold 95% of the means of seeds "
         f"drawn with putting back ({sweep.num_resamples:,} times): they are over seeds alone, and "
         "not over the choice of problems."
     ]

@@ -208,8 +208,8 @@ def test_intervals_are_those_of_numpy_and_scipy(count: int):
 
 def test_one_seed_has_a_figure_and_no_interval():
     one = over_seeds([0.25], num_resamples=100)
-    assert spell(one, LOSS) == ["0.250", "–"]
-    assert spell(over_seeds([], num_resamples=100), LOSS) == ["–", "–"]
+    assert spell(one, LOSS) == "0.250"
+    assert spell(over_seeds([], num_resamples=100), LOSS) == "–"
 
 
 PUBLISHED = Published(
@@ -264,13 +264,13 @@ def check_table(made: Sweep, workdir: pathlib.Path) -> None:
     shown = body[1]
     assert shown == [
         *("steep", "2 of 2"),
-        *spelt(steep[:, -1]),
-        *spelt(steep[:, -1] - steep[:, 0], "+"),
-        *spelt(steep[:, -1] - flat[:, -1], "+"),
+        spelt(steep[:, -1]),
+        spelt(steep[:, -1] - steep[:, 0], "+"),
+        spelt(steep[:, -1] - flat[:, -1], "+"),
         *("400", "0.322"),
     ]
     assert len(head) == len(shown)
-    assert further[1] == ["steep", *spelt(steep.min(axis=1))]
+    assert further[1] == ["steep", spelt(steep.min(axis=1))]
     value = found.values["best"]["steep", 1]
     assert (value.value, value.step) == (steep[1].min(), steep[1].argmin())
     assert value.step < found.values["loss"]["steep", 1].step == steep.shape[1] - 1
@@ -288,9 +288,9 @@ def loss_of(folder: pathlib.Path) -> np.ndarray:
     return read_run(folder).series("held_out", "loss")[1]
 
 
-def spelt(values: np.ndarray, sign: str = "") -> list[str]:
+def spelt(values: np.ndarray, sign: str = "") -> str:
     low, high = values.min(), values.max()  # of two seeds
-    return [f"{values.mean():{sign}.3f}", f"{low:{sign}.3f} to {high:{sign}.3f}"]
+    return f"{values.mean():{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
 
 
 def test_a_sweep_is_reported_alone(tmp_path: pathlib.Path):
