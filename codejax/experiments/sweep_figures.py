@@ -95,7 +95,7 @@ def ends_figure(found: Found) -> Figure | None:
         draw_own(panels[0], found)
         if published is not None:
             draw_published(panels[1], published)
-            caption += f" Grey: {published.about}"
+            caption += f" Grey, theirs: {published.about}"
         return finish(drawing, "ends", f"{one_line(measured.title)} by row", caption, wide=True)
 
 

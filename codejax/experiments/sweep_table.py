@@ -182,14 +182,14 @@ def first_table(found: Found, measured: Measured) -> Table:
     sweep = found.sweep
     names = [row.name for row in sweep.rows]
     several = len(names) > 1
-    head = ["row", "seeds", measured.title, "gain over the start"]
+    head = ["row", "seeds", measured.title, "gain"]
     head += [f"less {names[0]}"] if several else []
     published = {row.name: row.values for row in sweep.published.rows} if sweep.published else {}
     columns = sweep.published.columns if sweep.published else ()
     body = []
     for number, name in enumerate(names):
         level = found.level(measured, name)
-        cells = [name, f"{level.seeds} of {len(sweep.seeds)}", spell(level, measured)]
+        cells = [name, f"{level.seeds}/{len(sweep.seeds)}", spell(level, measured)]
         cells.append(spell(found.gain(measured, name), measured, signed=True))
         if several:
             own = spell(found.against(measured, name), measured, signed=True)
@@ -197,7 +197,7 @@ def first_table(found: Found, measured: Measured) -> Table:
         body.append(cells + published_cells(published.pop(name, (None,) * len(columns))))
     for name, own in published.items():
         body.append([name, *[BLANK] * (len(head) - 1), *published_cells(own)])
-    return Table([*head, *(f"published: {column}" for column in columns)], body)
+    return Table([*head, *(f"their {column}" for column in columns)], body)
 
 
 def spell(estimate: OverSeeds, measured: Measured, *, signed: bool = False) -> str:
@@ -222,7 +222,7 @@ def caveats(found: Found) -> list[str]:
     lines = [
         "Means are over seeds, of runs that are done. The intervals hold 95% of the means of seeds "
         f"drawn with putting back ({sweep.num_resamples:,} times): they are over seeds alone, and "
-        "not over the choice of problems."
+        "not over the choice of problems. A gain is over the same run's first step."
     ]
     most = max((found.level(sweep.measures[0], row.name).seeds for row in sweep.rows), default=0)
     if 1 < most <= 5:
@@ -245,7 +245,7 @@ def caveats(found: Found) -> list[str]:
         )
     if sweep.published is not None:
         lines.append(
-            f"Published: {sweep.published.about} Another model, other data and another scale: "
+            f"Theirs: {sweep.published.about} Another model, other data and another scale: "
             "compare the order of rows, and not figures."
         )
     return lines

@@ -16,8 +16,11 @@ from codejax.train.checkpoint import Checkpointing
 from codejax.train.optimizer import AdamW
 from codejax.train.schedule import Constant
 
-ABOUT = "a survey's figures with verl on 64 GPUs, on codecontests-plus and LiveCodeBench v6."
-COLUMNS = ("best step", "pass@1", "pass@5")
+ABOUT = (
+    "a survey's, with verl on 64 GPUs, learnt on codecontests-plus and measured on LiveCodeBench "
+    "v6, of each row's best step, without error bars."
+)
+COLUMNS = ("step", "pass@1", "pass@5")
 PROMPT = 2048  # tokens of a contest problem, and of the frame around it
 SMALL_PROMPT = 128
 

@@ -263,7 +263,7 @@ def check_table(made: Sweep, workdir: pathlib.Path) -> None:
     (head, body), (_, further) = tables_of(found)
     shown = body[1]
     assert shown == [
-        *("steep", "2 of 2"),
+        *("steep", "2/2"),
         spelt(steep[:, -1]),
         spelt(steep[:, -1] - steep[:, 0], "+"),
         spelt(steep[:, -1] - flat[:, -1], "+"),
@@ -275,7 +275,7 @@ def check_table(made: Sweep, workdir: pathlib.Path) -> None:
     assert (value.value, value.step) == (steep[1].min(), steep[1].argmin())
     assert value.step < found.values["loss"]["steep", 1].step == steep.shape[1] - 1
     assert [row[0] for row in body] == ["flat", "steep", "fails", "c"]
-    assert body[2][1:3] == ["0 of 2", "–"]
+    assert body[2][1:3] == ["0/2", "–"]
     read = " ".join(caveats(found))
     assert "it would hold the true mean 50% of the time" in read
     assert "Of best each run's best step counts" in read
