@@ -44,7 +44,8 @@ FAILED = 1
 RUNS, RECORDS = "runs", "records"
 RECIPE, OUTPUT, STATUS = "recipe.json", "output.txt", "status.json"
 # What may change between two starts: it alters where and when things happen, not what is learnt.
-FREE = ("executor", "mesh", "sampling_mesh", "guarding", "checkpointing", "log_every_seconds")
+FREE = ("executor", "mesh", "sampling_mesh", "sampling_devices")
+FREE += ("guarding", "checkpointing", "log_every_seconds")
 REASONS = {
     NONFINITE: "a loss or gradient was not finite",
     HANG: "ended by the watchdog: no step finished for too long",

@@ -26,6 +26,7 @@ SMALL_PROMPT = 128
 
 SURVEY_MEASURES = (
     Measured(metric="live_code_bench/pass@1", label="best pass@1", at="best"),
+    Measured(metric="live_code_bench/pass@5", label="best pass@5", at="best"),
     Measured(metric="live_code_bench/pass@1", label="last pass@1"),
     Measured(kind="train", metric="answer_tokens", label="answer tokens", decimals=0),
 )
@@ -55,7 +56,7 @@ def survey_policy(*, answer: int = 4096, rollouts: int = 16) -> PolicyTraining:
         schedule=Constant(warmup_steps=10),
         length=length,
         rows=64,
-        held_out=HeldOutTasks(tasks=(LiveCodeBench(),), every_steps=20, samples=5),
+        held_out=HeldOutTasks(tasks=(LiveCodeBench(),), every_steps=20, samples=5, ks=(1, 5)),
         checkpointing=Checkpointing(every_steps=20, keep_last=2, best_metric=""),
     )
 
