@@ -212,8 +212,11 @@ def spell(estimate: OverSeeds, measured: Measured, *, signed: bool = False) -> s
 
 
 def published_cells(values: Sequence[float | None]) -> list[str]:
-    """As they were printed, as far as numbers tell."""
-    return [BLANK if value is None else f"{value:g}" for value in values]
+    """Whole numbers as such, others with three decimals."""
+    return [
+        BLANK if value is None else f"{value:.0f}" if value.is_integer() else f"{value:.3f}"
+        for value in values
+    ]
 
 
 def caveats(found: Found) -> list[str]:
