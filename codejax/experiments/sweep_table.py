@@ -214,7 +214,7 @@ def spell(estimate: OverSeeds, measured: Measured, *, signed: bool = False) -> s
 def published_cells(values: Sequence[float | None]) -> list[str]:
     """Whole numbers as such, others with three decimals."""
     return [
-        BLANK if value is None else f"{value:.0f}" if value.is_integer() else f"{value:.3f}"
+        BLANK if value is None else f"{value:.0f}" if value == int(value) else f"{value:.3f}"
         for value in values
     ]
 
