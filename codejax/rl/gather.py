@@ -42,7 +42,7 @@ class Gatherer:
         greedy: bool = False,
     ) -> None:
         self.collector, self.samples, self.seed, self.greedy = collector, samples, seed, greedy
-        self.folder = workdir / FOLDER
+        self.workdir, self.folder = workdir, workdir / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
         self._steps: dict[int, _Step] = {}
         self._wanted: dict[Key, int | None] = {}  # asks under way, by the step that they are for

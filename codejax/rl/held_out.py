@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
+from etils import epath
 
 from codejax.recipe import spec
 from codejax.rollout.asks import Ask, asks_of
 from codejax.rollout.episode import Episode
+from codejax.runlog.metrics import replace_text
 from codejax.tasks.dataset import Dataset
 from codejax.tasks.pass_at_k import pass_at_k
 from codejax.tasks.task import Task
+
+FOLDER = "held_out"
 
 
 @spec
@@ -37,10 +43,11 @@ class HeldOutTasks:
                 f"ks={self.ks} of pass@k: wanted some, from 1 to samples={self.samples}"
             )
 
-    def measure(self, ask: Callable[[Sequence[Ask]], list[Episode]]) -> dict[str, float]:
+    def measure(self, ask: Callable[[Sequence[Ask]], list[Episode]]) -> Measured:
         """pass@k of each task, pass@1 of its levels, and how many answers nothing is known of. A
         problem of which fewer than k answers are known is in no pass@k.
         """
+        answers: dict[str, dict[str, list[bool]]] = {}
         tasks = cast("tuple[Task, ...]", self.tasks)
         episodes = ask(
             [
@@ -59,13 +66,27 @@ class HeldOutTasks:
                 rates = pass_rates(right, k)
                 if rates:
                     figures[f"{task.name}/pass@{k}"] = float(np.mean(list(rates.values())))
+            answers[task.name] = right
             levels = {problem.id: problem.category for problem in task.problems}
             first = pass_rates(right, 1)
             for level in sorted(set(filter(None, levels.values()))):
                 some = [rate for name, rate in first.items() if levels[name] == level]
                 if some:
                     figures[f"{task.name}/{level}"] = float(np.mean(some))
-        return figures
+        return Measured(figures, answers)
+
+
+class Measured(NamedTuple):
+    """figures: by name, as logs have them. answers: by task and problem, whether each is right."""
+
+    figures: dict[str, float]
+    answers: dict[str, dict[str, list[bool]]]
+
+    def write(self, workdir: pathlib.Path, step: int) -> None:
+        """Into WORKDIR/held_out/STEP.json, so that runs can be compared problem by problem."""
+        folder = workdir / FOLDER
+        folder.mkdir(exist_ok=True)
+        replace_text(epath.Path(folder / f"{step:08d}.json"), json.dumps(self.answers))
 
 
 def pass_rates(right: Mapping[str, Sequence[bool]], k: int) -> dict[str, float]:

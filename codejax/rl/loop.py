@@ -31,6 +31,7 @@ from codejax.rl.summary import seconds_of_workers, summarize
 from codejax.rl.teaching import Teaching, group_of
 from codejax.rollout.asks import GREEDY
 from codejax.rollout.episode import Episode
+from codejax.train.agreement import is_first
 from codejax.train.loop import DONE, NONFINITE, RETRY, Guard, Log, Saver
 from codejax.train.state import TrainState
 
@@ -252,11 +253,15 @@ class Loop:
 
     def look(self) -> None:
         """Measure the policy on held-out tasks."""
-        if self.held_out is not None:
-            begin = time.monotonic()
-            values = self.held_out.measure(self.gatherer.ask)
-            self.log.write(self.step, "held_out", values | {"seconds": time.monotonic() - begin})
-            self.guard.beat()
+        if self.held_out is None:
+            return
+        begin = time.monotonic()
+        found = self.held_out.measure(self.gatherer.ask)
+        if is_first():
+            found.write(self.gatherer.workdir, self.step)
+        seconds = {"seconds": time.monotonic() - begin}
+        self.log.write(self.step, "held_out", found.figures | seconds)
+        self.guard.beat()
 
 
 class Clock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import pathlib
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +21,7 @@ from codejax.generate.engine import Engine
 from codejax.library import open_model
 from codejax.objectives.critic import WithValues
 from codejax.parallel import rules
-from codejax.recipe import dumps, fingerprint
+from codejax.recipe import RecipeError, dumps, fingerprint
 from codejax.rl.advantage import Remax, base_of
 from codejax.rl.gather import Gatherer
 from codejax.rl.learner import Learner
@@ -58,6 +59,8 @@ class PolicyRun:
     def __init__(self, recipe: PolicyTraining, workdir: epath.Path) -> None:
         self.recipe, self.workdir = recipe, workdir
         tasks = cast("tuple[Task, ...]", recipe.tasks)
+        prints = " ".join(task.fingerprint for task in tasks)
+        self.data_fingerprint = hashlib.sha256(prints.encode()).hexdigest()
         self.problems = Problems(tasks, recipe.seed, recipe.curriculum)
         self.mesh = trainer_mesh(recipe.mesh, recipe.sampling_devices)
         self.opened = opened = open_model(recipe.start, tokenizer=recipe.tokenizer, mesh=self.mesh)
@@ -139,7 +142,7 @@ class PolicyRun:
                 log=log,
                 saver=checkpoints,
                 guard=guard,
-                meta=lambda: {"recipe": dumps(recipe)},
+                meta=lambda: {"recipe": dumps(recipe), "data": self.data_fingerprint},
                 publish=self.publish,
                 reference=reference,
                 held_out=recipe.held_out,
@@ -172,6 +175,11 @@ class PolicyRun:
         if checkpoints.steps():
             target = abstract_state(self.model, self.optimizer, self.mesh)
             state, meta, step = checkpoints.restore(target)
+            if meta.get("data", self.data_fingerprint) != self.data_fingerprint:
+                raise RecipeError(
+                    f"the tasks' problems have changed since the checkpoint of step {step} was "
+                    "made; bring the old ones back, or choose another workdir"
+                )
             return state, Standing(**meta["standing"]), step
         kl = recipe.adaptive_kl.initial if recipe.adaptive_kl else None
         params = self.wrap(jax.tree.map(jnp.copy, opened.params))  # donated; the reference stays
@@ -199,6 +207,7 @@ class PolicyRun:
             self.workdir,
             recipe=dumps(recipe),
             fingerprint=fingerprint(recipe),
+            data_fingerprint=self.data_fingerprint,
             num_steps=recipe.num_steps,
             resumed_from=step or None,
             changes=changes,

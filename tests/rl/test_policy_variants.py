@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import jax
@@ -138,6 +139,8 @@ def test_held_out_problems_are_measured_by_pass_at_k(tmp_path):
         if kind == "held_out":
             assert 0 <= scalars["bells/pass@1"] <= scalars["bells/pass@4"] <= 1, step
     assert [kind for _, kind, _ in quiet.lines].count("held_out") == 2
+    answers = json.loads((tmp_path / "held_out" / "00000001.json").read_text())["bells"]
+    assert [len(right) for right in answers.values()] == [4, 4, 4]
     with pytest.raises(ValueError, match="samples=4"):
         HeldOutTasks(tasks=(Bells(),), samples=4, ks=(5,)).check()  # pyright: ignore[reportArgumentType]
 
