@@ -2,7 +2,7 @@
 
 In: its parts, built by the recipe, and a `Standing` of the run. Out: the exit code, states that
 were saved, metrics. Every token that an update learns from was drawn with the weights that it
-changes, or with some that are at most `staleness` updates older; then answers of later steps are
+changes, or with some that are at most `staleness` steps older; then answers of later steps are
 drawn while a step learns. A step's asks begin no sooner than that bound allows, so nothing that was
 drawn is ever thrown away. A reward that is absent is left out, and counted; too many of them end
 the run.
@@ -67,7 +67,8 @@ class Standing:
 class Loop:
     """One run, from the state it is given to `num_steps`. draws: how often a step may ask for
     further problems in place of those whose answers were all worth the same; 1 takes what comes.
-    staleness: updates that an answer's weights may lack. publish: puts the learner's parameters
+    epochs: how often a step learns from its answers. staleness: steps that an answer's weights may
+    lack. publish: puts the learner's parameters
     where the sampler wants them; what it gives is the sampler's own where staleness is above 0.
     reference: parameters that KL is measured to. lanes: programs that workers run at a time.
     """
@@ -90,6 +91,7 @@ class Loop:
     saver: Saver
     guard: Guard
     meta: Callable[[], dict[str, Any]]
+    epochs: int = 1
     staleness: int = 0
     publish: Callable[[Any], Any] = lambda params: params
     reference: Any = None
@@ -164,15 +166,17 @@ class Loop:
     def teach(
         self, episodes: Sequence[Episode], rewards: Sequence[float | None]
     ) -> dict[str, float]:
-        """One update and its metrics; none where nothing is to be learnt."""
+        """The updates of a step and their metrics; none where nothing is to be learnt."""
         scored = self.teaching.score(episodes, self.learner, self.state.params, self.reference)
-        batch = self.teaching.batch(
+        batches = self.teaching.batches(
             episodes, rewards, scored, kl_coefficient=self.standing.kl_coefficient
         )
-        if batch is None:
-            return {}
-        self.state, metrics = self.learner.update(self.state, self.learner.put(batch))
-        return {name: value.item() for name, value in jax.device_get(metrics).items()}
+        found: list[Any] = []
+        for _ in range(self.epochs):
+            for batch in batches:
+                self.state, metrics = self.learner.update(self.state, self.learner.put(batch))
+                found.append(metrics)
+        return merge([jax.tree.map(lambda value: value.item(), jax.device_get(m)) for m in found])
 
     def begin(self) -> None:
         """Ask for this step, and for the later ones that may learn from these weights."""
@@ -301,9 +305,20 @@ class Aside:
         self._threads.shutdown()
 
 
+def merge(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of several updates: the largest of what is a maximum or a flag, and the mean of all else."""
+    names = metrics[0] if metrics else {}
+    return {
+        name: max(one[name] for one in metrics)
+        if name.endswith("_max") or name == "nonfinite"
+        else sum(one[name] for one in metrics) / len(metrics)
+        for name in names
+    }
+
+
 def check_fresh(episodes: Sequence[Episode], version: int, staleness: int = 0) -> None:
     """Stale where an own token was drawn with younger weights than those of `version`, or with some
-    that are more than `staleness` updates older.
+    that are more than `staleness` steps older.
     """
     for episode in episodes:
         versions = np.unique(episode.versions[episode.is_own]).tolist()

@@ -71,7 +71,7 @@ class PolicyRun:
         self.optimizer = build_optimizer(
             recipe.optimizer,
             recipe.schedule,
-            num_steps=recipe.num_steps,
+            num_steps=recipe.num_steps * recipe.updates * recipe.epochs,
             axes=self.model.axes(),
         )
         self.learner = Learner(
@@ -146,6 +146,7 @@ class PolicyRun:
                 publish=self.publish,
                 reference=reference,
                 held_out=recipe.held_out,
+                epochs=recipe.epochs,
                 staleness=recipe.staleness,
                 lanes=lambda: sum(worker.lanes for worker in executor.workers()),
             )
@@ -165,6 +166,7 @@ class PolicyRun:
             objective=recipe.objective,
             length=recipe.length,
             rows=recipe.rows,
+            updates=recipe.updates,
             reward_kl=recipe.reward_kl,
             learns_cut=recipe.learns_cut,
         )

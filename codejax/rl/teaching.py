@@ -44,8 +44,9 @@ class RewardKl:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Teaching:
-    """length: slots of a row; rows: a batch has a multiple of them. reward_kl: a penalty in
-    rewards. learns_cut: whether answers that were cut off are learnt from.
+    """length: slots of a row; rows: a batch has a multiple of them. updates: parts of a step's
+    groups, each a batch. reward_kl: a penalty in rewards. learns_cut: whether answers that were cut
+    off are learnt from.
     """
 
     reward: Reward
@@ -54,6 +55,7 @@ class Teaching:
     objective: Policy
     length: int
     rows: int
+    updates: int = 1
     reward_kl: RewardKl | None = None
     learns_cut: bool = True
 
@@ -90,16 +92,16 @@ class Teaching:
             add(REFERENCE, learner.score(reference, placed, **settings).log_probs)
         return found
 
-    def batch(
+    def batches(
         self,
         episodes: Sequence[Episode],
         rewards: Sequence[float | None],
         scored: Sequence[Streams] | None = None,
         *,
         kl_coefficient: float | None = None,
-    ) -> Batch | None:
-        """None where no answer is better or worse than was to be expected. scored: as `score` has
-        it; None for no streams. kl_coefficient: in place of the recipe's.
+    ) -> list[Batch]:
+        """A batch of each part that has an answer better or worse than was to be expected. scored:
+        as `score` has it; None for no streams. kl_coefficient: in place of the recipe's.
         """
         scored = [{} for _ in episodes] if scored is None else scored
         likeliest = {
@@ -125,7 +127,7 @@ class Teaching:
         )
         if not self.learns_cut:
             is_own = without_cut(is_own, [episodes[n].finish == "length" for n in drawn])
-        learnt = []
+        parts: list[list[Trainable]] = [[] for _ in range(self.updates)]
         for place, n in enumerate(drawn):
             if not (found.kept[place] and is_own[place].any()):
                 continue
@@ -136,11 +138,13 @@ class Teaching:
             }
             if found.returns is not None:
                 streams["returns"] = found.returns[place]
-            learnt.append(
+            part = numbers[members[place]] * self.updates // len(numbers)
+            parts[part].append(
                 Trainable(tokens=episodes[n].tokens, is_own=is_own[place], streams=streams)
             )
-        if not any(one.streams["advantages"][one.is_own].any() for one in learnt):
-            return None
+        return [self._assemble(part, kl_coefficient) for part in parts if _tells(part)]
+
+    def _assemble(self, learnt: Sequence[Trainable], kl_coefficient: float | None) -> Batch:
         batch = assemble(learnt, self.aggregation, length=self.length, multiple=self.rows)
         if kl_coefficient is None or self.objective.reference is None:
             return batch
@@ -168,6 +172,11 @@ class Teaching:
 def group_of(episode: Episode) -> str:
     """What the answers to one problem share."""
     return f"{episode.task}/{episode.group}"
+
+
+def _tells(learnt: Sequence[Trainable]) -> bool:
+    """Whether any token's advantage is not 0."""
+    return any(one.streams["advantages"][one.is_own].any() for one in learnt)
 
 
 def _blank(episode: Episode) -> Trainable:

@@ -46,8 +46,10 @@ class PolicyTraining(Recipe):
     packed into; rows: of a microbatch, over all devices. draws: how often a step may ask for
     further problems in place of those whose answers are all worth the same. learns_cut: whether
     answers that were cut off are learnt from. executor: `local:`, or the address of workers.
-    environment: what happens between a problem and its score. staleness: updates that an answer's
-    weights may lack; above 0, answers of later steps are drawn while a step learns.
+    environment: what happens between a problem and its score. updates: parts of a
+    step's problems, each an update; epochs: how often it goes over them. With more than one of
+    either, all but the first are off policy. staleness: steps that an answer's weights may lack;
+    above 0, answers of later steps are drawn while a step learns.
     reward_kl: a penalty in rewards for leaving the starting weights.
     mesh: of the trainer, over all processes; sampling_mesh: of the sampler, one in each process,
     where it is another. sampling_devices: how many devices of each process are the sampler's alone;
@@ -77,6 +79,8 @@ class PolicyTraining(Recipe):
     mesh: Mesh = Mesh()
     sampling_mesh: Mesh | None = None
     sampling_devices: int = 0
+    updates: int = 1
+    epochs: int = 1
     staleness: int = 0
     draws: int = 1
     learns_cut: bool = True
@@ -95,8 +99,15 @@ class PolicyTraining(Recipe):
             raise ValueError(
                 "num_steps, prompts_per_step, samples_per_prompt and rows are at least 1"
             )
-        if min(self.draws, 1 + self.staleness, 1 + self.sampling_devices) < 1:
-            raise ValueError("draws is at least 1, staleness and sampling_devices at least 0")
+        if min(self.draws, self.epochs, 1 + self.staleness, 1 + self.sampling_devices) < 1:
+            raise ValueError(
+                "draws and epochs are at least 1, staleness and sampling_devices at least 0"
+            )
+        if not 1 <= self.updates <= self.prompts_per_step:
+            raise ValueError(
+                f"updates={self.updates} of a step: wanted 1 to prompts_per_step="
+                f"{self.prompts_per_step}"
+            )
         self._check_algorithm()
         if self.engine.length > self.length + 1:
             raise ValueError(

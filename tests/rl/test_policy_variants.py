@@ -78,6 +78,15 @@ def test_a_penalty_in_rewards_keeps_a_policy_near_where_it_began(tmp_path):
     assert far[5.0] < 0.75 * far[0.0]
 
 
+def test_a_step_may_be_several_updates_and_all_but_the_first_are_off_policy(tmp_path):
+    quiet, loop = run(tmp_path, 2, teaching={"updates": 2}, epochs=2)
+    assert int(loop.state.step) == 8
+    for *_, scalars in quiet.lines:
+        assert scalars["ratio_max"] > 1.001
+    first, _ = run(tmp_path / "one", 1)
+    assert quiet.lines[0][2]["reward"] == first.lines[0][2]["reward"]
+
+
 def test_stale_answers_are_drawn_while_a_step_learns_and_never_staler(tmp_path):
     quiet, loop = run(tmp_path, 12, staleness=2, publish=copied)
     assert np.mean(rewards_of(quiet)[-3:]) > 2 * np.mean(rewards_of(quiet)[:3])
