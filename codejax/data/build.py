@@ -59,13 +59,14 @@ def build_corpus(
     description: str = "",
     encode: Encode | None = None,
     template: ChatTemplate | None = None,
+    pairs: bool = False,
     num_workers: int = -1,
     shard_bytes: int = 256 << 20,
 ) -> Corpus:
     """Builds the corpus at `path`, goes on with a build that was interrupted, or opens it.
 
     `encode` makes records of documents, by default of their contents as they are; for conversations
-    it frames them by `template`, which the corpus keeps.
+    it frames them by `template`, which the corpus keeps; `pairs` says that each is a pair of them.
     `description` says what the source is: a build continues only under the same one. `num_workers`
     processes tokenize (0: this one; -1: one a core). A shard ends with the document that fills it
     with `shard_bytes` of content. Raises ValueError where the source is empty, or `path` belongs to
@@ -105,6 +106,7 @@ def build_corpus(
             source=description,
             tokenizer=tokenizer,
             template=template,
+            pairs=pairs,
             skipped=skipped,
         )
         save_text(path / "manifest.json", manifest.dumps())
@@ -220,6 +222,7 @@ def finish(
     source: str,
     tokenizer: Tokenizer,
     template: ChatTemplate | None,
+    pairs: bool,
     skipped: Mapping[str, int],
 ) -> Manifest:
     """Joins the rows of all shards into the index, repositories together; describes the whole."""
@@ -249,6 +252,7 @@ def finish(
     shards = tuple(part.shard for part in parts.values())
     marks = [str(FORMAT), tokenizer.fingerprint, *(file.sha256 for file in (*shards, *stored))]
     marks += [] if template is None else [repr(template)]
+    marks += ["pairs"] * pairs
     return Manifest(
         format=FORMAT,
         source=source,
@@ -264,6 +268,7 @@ def finish(
         index=tuple(stored),
         fingerprint=hashlib.sha256("\n".join(marks).encode()).hexdigest(),
         template=None if template is None else dataclasses.asdict(template),
+        pairs=pairs,
     )
 
 

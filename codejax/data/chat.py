@@ -186,9 +186,12 @@ class Chat:
         head = self._frame(self.template.head("assistant"))
         return np.concatenate([self.begin, *ids, head]).astype(np.int32)
 
-    def conversation(self, conversation: Conversation, trains: Trains = "answers") -> Tokens:
+    def conversation(
+        self, conversation: Conversation, trains: Trains = "answers", *, after: int = 0
+    ) -> Tokens:
         """A conversation to train on: of its answers, or the last alone, each with the end of its
-        turn; a plain completion with an end of text. What follows the last of them is left out.
+        turn; a plain completion with an end of text. What follows the last of them is left out, and
+        the first `after` messages are not trained on.
         """
         if not conversation.messages:
             prompt, completion = map(self._encode, (conversation.prompt, conversation.completion))
@@ -196,7 +199,8 @@ class Chat:
                 [(self.begin, False), (prompt, False), (completion, True)]
                 + [(self._end_of_text, True)]
             )
-        answers = [i for i, m in enumerate(conversation.messages) if m.role == "assistant"]
+        turns = enumerate(conversation.messages)
+        answers = [i for i, m in turns if m.role == "assistant" and i >= after]
         wanted = set(answers if trains == "answers" else answers[-1:])
         ids, masks = self._turns(conversation.messages, wanted)
         return joined([(self.begin, False), *zip(ids, masks, strict=True)])

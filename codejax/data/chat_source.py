@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -56,44 +56,65 @@ class ChatJsonl:
 
     def read(self, gauge: Gauge) -> Iterator[Document | Skipped]:
         """Yields every line that is not blank, files in sorted order."""
-        for file in find_files(self.path, JSONL):
-            before = gauge.done
-            with open_stream(file) as (raw, lines):
-                for number in itertools.count(1):
-                    line = lines.readline(self.max_bytes + 1)
-                    gauge.done = before + raw.tell()
-                    if not line:
-                        break
-                    if len(line) > self.max_bytes and lines_go_on(lines):
-                        raise ValueError(f"line {number} is above max_bytes={self.max_bytes}")
-                    if line.strip():
-                        yield read_line(line, file, number)
-            gauge.done = before + file.stat().length
+        return read_objects(self.path, gauge, conversation_of, max_bytes=self.max_bytes)
 
 
-def read_line(line: bytes, file: epath.Path, number: int) -> Document | Skipped:
-    """The conversation of a line; ValueError that names the line where it holds none."""
+def conversation_of(row: Any, path: str) -> Document | Skipped:
+    """The conversation of a line. ValueError where it holds none."""
+    conversation = parse_conversation(row)
+    return as_document(conversation, path, language=language_named(as_text(row.get("language"))))
+
+
+def read_objects(
+    path: str,
+    gauge: Gauge,
+    read: Callable[[Any, str], Document | Skipped],
+    *,
+    max_bytes: int,
+) -> Iterator[Document | Skipped]:
+    """What `read` makes of the JSON of every line that is not blank, and of FILE#LINE, where it
+    stands; files in sorted order. ValueError that names the line where it can make nothing of it.
+    """
+    for file in find_files(path, JSONL):
+        before = gauge.done
+        with open_stream(file) as (raw, lines):
+            for number in itertools.count(1):
+                line = lines.readline(max_bytes + 1)
+                gauge.done = before + raw.tell()
+                if not line:
+                    break
+                if len(line) > max_bytes and lines_go_on(lines):
+                    raise ValueError(f"line {number} is above max_bytes={max_bytes}")
+                if line.strip():
+                    yield _read_line(read, line, file, number)
+        gauge.done = before + file.stat().length
+
+
+def _read_line(
+    read: Callable[[Any, str], Document | Skipped], line: bytes, file: epath.Path, number: int
+) -> Document | Skipped:
     try:
-        row: Any = json.loads(line)
-        conversation = parse_conversation(row)
+        return read(json.loads(line), f"{file.name}#{number}")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"line {number}: {error}") from error
-    language = language_named(as_text(row.get("language")))
-    return as_document(conversation, f"{file.name}#{number}", language=language)
 
 
 def as_document(conversation: Conversation, path: str, *, language: str = "") -> Document | Skipped:
     """A conversation as a document. Those that ask the same are of one repository, so that no
     question is on both sides of a split.
     """
-    messages = conversation.messages
-    answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
-    if messages and not answers:
+    if conversation.messages and not any(m.role == "assistant" for m in conversation.messages):
         return Skipped("without an answer", path)
-    asked = Conversation(messages[: answers[0]]) if messages else Conversation()
-    told = dump_conversation(asked) if messages else to_bytes(conversation.prompt)
-    group = hashlib.sha256(told).hexdigest()[:16]
-    return Document(dump_conversation(conversation), path, group, language)
+    return Document(dump_conversation(conversation), path, group_of(conversation), language)
+
+
+def group_of(conversation: Conversation) -> str:
+    """What those share that ask the same: what stands before the first answer."""
+    told = to_bytes(conversation.prompt)
+    if messages := conversation.messages:
+        first = next(i for i, m in enumerate(messages) if m.role == "assistant")
+        told = dump_conversation(Conversation(messages[:first]))
+    return hashlib.sha256(told).hexdigest()[:16]
 
 
 def encode_conversations(chat: Chat, trains: Trains, documents: Iterable[Document]) -> Encoded:

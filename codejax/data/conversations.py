@@ -38,6 +38,7 @@ class ConversationUnits:
     """
 
     whole = True
+    num_segments = 1
 
     def __init__(
         self, corpus: Corpus, selected: np.ndarray | None, *, length: int, how: Conversations

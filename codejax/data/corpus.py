@@ -40,6 +40,8 @@ INDEX: Mapping[str, type[np.unsignedinteger[Any]]] = {
 }
 HEADER = struct.Struct("<HHHHB")  # bytes of path, repository, language, licence; bytes of one id
 MASKED = 0x80  # set in the last of these where a mask of the ids follows them
+PAIRED = 0x40  # set there where the ids are a pair's, and how many are the first's follows
+FIRST = struct.Struct("<I")
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 OPEN_SHARDS = 256  # each holds a file descriptor
 
@@ -49,6 +51,8 @@ class Record:
     """One document as stored: `tokenizer.decode(ids)` is its exact content. ids are int32 [n].
 
     trainable: bool [n], of a conversation alone, whose ids are all that a model is shown of it.
+    num_chosen: of a pair, how many of the ids are the chosen conversation's; the rejected one's
+    follow.
     """
 
     ids: np.ndarray
@@ -57,6 +61,7 @@ class Record:
     language: str
     licence: str
     trainable: np.ndarray | None = None
+    num_chosen: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ class Count:
 class Manifest:
     """What a corpus holds: `languages` in the order of the index, `skipped` documents by reason.
 
-    template: fields of the `ChatTemplate` of a corpus of conversations.
+    template: fields of the `ChatTemplate` of a corpus of conversations. pairs: whether they are
+    pairs of a chosen and a rejected one.
     """
 
     format: int
@@ -96,6 +102,7 @@ class Manifest:
     index: tuple[StoredFile, ...]
     fingerprint: str
     template: Mapping[str, Any] | None = None
+    pairs: bool = False
 
     def dumps(self) -> str:
         """As JSON text."""
@@ -130,16 +137,24 @@ def local_folder(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def pack_record(
-    document: Document, ids: np.ndarray, width: int, trainable: np.ndarray | None = None
+    document: Document,
+    ids: np.ndarray,
+    width: int,
+    trainable: np.ndarray | None = None,
+    num_chosen: int | None = None,
 ) -> bytes:
-    """Serialises one document with ids of `width` bytes (2 or 4), and their mask if any."""
+    """Serialises one document with ids of `width` bytes (2 or 4), and their mask if any; of a pair
+    with the number of ids that are the chosen one's.
+    """
     texts = [
         text.encode(errors="surrogateescape")
         for text in (document.path, document.repository, document.language, document.licence)
     ]
     mask = b"" if trainable is None else np.packbits(trainable).tobytes()
-    header = HEADER.pack(*map(len, texts), width if trainable is None else width | MASKED)
-    return b"".join([header, *texts, ids.astype(f"<u{width}").tobytes(), mask])
+    flags = MASKED * (trainable is not None) | PAIRED * (num_chosen is not None)
+    header = HEADER.pack(*map(len, texts), width | flags)
+    first = b"" if num_chosen is None else FIRST.pack(num_chosen)
+    return b"".join([header, *texts, first, ids.astype(f"<u{width}").tobytes(), mask])
 
 
 def unpack_record(data: bytes) -> Record:
@@ -152,11 +167,16 @@ def unpack_record(data: bytes) -> Record:
     if not width & MASKED:
         ids = np.frombuffer(data, f"<u{width}", offset=start).astype(np.int32)
         return Record(ids, *texts)
-    width ^= MASKED
+    num_chosen = None
+    if width & PAIRED:
+        (num_chosen,) = FIRST.unpack_from(data, start)
+        start += FIRST.size
+    width &= ~(MASKED | PAIRED)
     count = 8 * (len(data) - start) // (8 * width + 1)  # as a mask has a bit for each id
     ids = np.frombuffer(data, f"<u{width}", count, start).astype(np.int32)
     mask = np.frombuffer(data, np.uint8, offset=start + count * width)
-    return Record(ids, *texts, trainable=np.unpackbits(mask, count=count).astype(bool))
+    trainable = np.unpackbits(mask, count=count).astype(bool)
+    return Record(ids, *texts, trainable=trainable, num_chosen=num_chosen)
 
 
 class Corpus:
@@ -176,6 +196,7 @@ class Corpus:
         self.languages = tuple(self.manifest.languages)
         fields = self.manifest.template
         self.template = None if fields is None else ChatTemplate(**fields)
+        self.pairs = self.manifest.pairs
         self.num_tokens = self._index("num_tokens")
         self.num_bytes = self._index("num_bytes")
         self.language = self._index("language")

@@ -26,6 +26,7 @@ from codejax.data.chat_source import encode_conversations
 from codejax.data.corpus import Corpus, local_folder
 from codejax.data.document import Document, Gauge, Skipped, Source, skipped_line
 from codejax.data.meter import note
+from codejax.data.pairs import encode_pairs
 from codejax.data.readers import Tree
 from codejax.data.shards import writing
 from codejax.data.tables import Jsonl, Parquet
@@ -68,6 +69,7 @@ class Bytes:
 
 
 TokenizerChoice = TrainBPE | ExistingTokenizer | Bytes
+CHOICES = (TrainBPE, ExistingTokenizer, Bytes)
 
 
 @spec
@@ -185,11 +187,12 @@ def build_corpora(
     source: Source,
     workdir: str | os.PathLike[str],
     *,
-    tokenizer: TokenizerChoice,
+    tokenizer: TokenizerChoice | Tokenizer,
     description: str,
     held_out: float,
     template: ChatTemplate | None = None,
     trains: Trains = "answers",
+    pairs: bool = False,
     drop_duplicates: bool = True,
     shard_bytes: int = 256 << 20,
     num_workers: int = -1,
@@ -197,19 +200,21 @@ def build_corpora(
     """Builds `workdir/train` and, unless `held_out` is 0, `workdir/held_out`, of any source.
 
     With a template the source gives conversations (`chat_source.as_document`), which it frames, and
-    of which `trains` says what is learnt. Raises ValueError where a side has no document or the
-    folder belongs to another recipe, OSError where the disk fails.
+    of which `trains` says what is learnt; or `pairs` of them (`pairs.pair_document`).
+
+    Raises ValueError where a side has no document or the folder belongs to another recipe, OSError
+    where the disk fails.
     """
     folder = local_folder(workdir)
     settings = {
         "sources": description,
-        "tokenizer": repr(tokenizer),
+        "tokenizer": tokenizer_line(tokenizer),
         "held_out": repr(held_out),
         "drop_duplicates": repr(drop_duplicates),
         "shard_bytes": repr(shard_bytes),
     }
     if template is not None:
-        settings |= {"template": repr(template), "trains": trains}
+        settings |= {"template": repr(template), "trains": "pairs" if pairs else trains}
     source.size()  # a source that is not there is an error before anything is written
     settle(folder, settings, ("tokenizer", "*/parts/*", "*/manifest.json"))
     sides: tuple[Side, ...] = ("held_out", "train") if held_out else ("train",)
@@ -222,7 +227,10 @@ def build_corpora(
     made = make_tokenizer(tokenizer, selections["train"], folder / "tokenizer")
     encode = None
     if template is not None:
-        encode = functools.partial(encode_conversations, Chat(template, made), trains)
+        chat = Chat(template, made)
+        encode = functools.partial(encode_conversations, chat, trains)
+        if pairs:
+            encode = functools.partial(encode_pairs, chat)
     corpora: dict[Side, Corpus] = {}
     for side in sides:
         corpora[side] = build_corpus(
@@ -232,6 +240,7 @@ def build_corpora(
             description=f"{side} of {description}, held_out={held_out}",
             encode=encode,
             template=template,
+            pairs=pairs,
             shard_bytes=shard_bytes,
             num_workers=num_workers,
         )
@@ -259,8 +268,17 @@ def check_held_out(source: Source, held_out: float) -> None:
         )
 
 
-def make_tokenizer(choice: TokenizerChoice, source: Source, folder: pathlib.Path) -> Tokenizer:
+def tokenizer_line(choice: TokenizerChoice | Tokenizer) -> str:
+    """What tells one choice from another."""
+    return repr(choice) if isinstance(choice, CHOICES) else choice.fingerprint
+
+
+def make_tokenizer(
+    choice: TokenizerChoice | Tokenizer, source: Source, folder: pathlib.Path
+) -> Tokenizer:
     """The tokenizer that a build chose; one that an interrupted build trained already is kept."""
+    if not isinstance(choice, CHOICES):
+        return choice
     if isinstance(choice, ExistingTokenizer):
         return load_tokenizer(choice.path)
     if isinstance(choice, Bytes):

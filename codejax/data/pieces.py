@@ -75,22 +75,25 @@ class Part:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rendered:
     """The ids of a part, int32, at most its size. weights: of the loss of each; None is 1 each.
-    before: the first input of a piece, where that is no end of text. fell_back: whether it should
-    be infilled, but is not.
+    before: the first input of a piece, where that is no end of text. second: where another segment
+    begins in it, and its first input. fell_back: whether it should be infilled, but is not.
     """
 
     ids: np.ndarray
     weights: np.ndarray | None = None
     before: int | None = None
+    second: tuple[int, int] | None = None
     fell_back: bool = False
 
 
 class Units(Protocol):
     """What an epoch permutes. `epoch_key` names the draws of one epoch of one source. whole: its
-    pieces, none longer than a row, must not be cut. num_dropped: documents that are left out.
+    pieces, none longer than a row, must not be cut. num_segments: of each of its pieces.
+    num_dropped: documents that are left out.
     """
 
     whole: bool
+    num_segments: int
     num_dropped: int
 
     def __len__(self) -> int: ...
@@ -118,6 +121,7 @@ class DocumentUnits:
     """
 
     whole = False
+    num_segments = 1
     num_dropped = 0
 
     def __init__(
@@ -189,6 +193,7 @@ class RepositoryUnits:
     """
 
     whole = False
+    num_segments = 1
     num_dropped = 0
 
     def __init__(

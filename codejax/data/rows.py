@@ -25,6 +25,7 @@ from codejax.data.conversations import Conversations, ConversationUnits
 from codejax.data.corpus import Corpus
 from codejax.data.fim import Fim
 from codejax.data.pack import Layout, Packing, num_rows, pack, whole
+from codejax.data.pair_units import PairUnits
 from codejax.data.pieces import (
     DocumentUnits,
     Part,
@@ -195,6 +196,7 @@ class RowSource:
                 tuple(part for part, _ in parts_between(plan.pieces, piece, start, stop)),
             )
             for piece, start, stop in spans
+            for _ in range(self._units.num_segments)
         ]
 
     def _fill(self, taken: list[list[Rendered]], before: list[int], plain_fallbacks: int) -> Row:
@@ -202,18 +204,24 @@ class RowSource:
         tokens, targets, segments, positions = np.zeros((4, self.length), np.int32)
         weights = np.zeros(self.length, np.float32)
         at = 0
-        for segment, (chunks, previous) in enumerate(zip(taken, before, strict=True), 1):
-            first = at
+        for span, (chunks, previous) in enumerate(zip(taken, before, strict=True)):
+            begins = [(at, previous)]
             for chunk in chunks:
+                if chunk.second is not None:
+                    begins.append((at + chunk.second[0], chunk.second[1]))
                 stop = at + len(chunk.ids)
                 targets[at:stop] = chunk.ids
                 weights[at:stop] = 1.0 if chunk.weights is None else chunk.weights
                 at = stop
-            if at > first:  # else the span held unused reservation only
-                tokens[first] = previous
-                tokens[first + 1 : at] = targets[first : at - 1]
-                segments[first:at] = segment
-                positions[first:at] = np.arange(at - first, dtype=np.int32)
+            ends = [*(first for first, _ in begins[1:]), at]
+            segment = span * self._units.num_segments
+            for (first, given), end in zip(begins, ends, strict=True):
+                segment += 1
+                if end > first:  # else the span held unused reservation only
+                    tokens[first] = given
+                    tokens[first + 1 : end] = targets[first : end - 1]
+                    segments[first:end] = segment
+                    positions[first:end] = np.arange(end - first, dtype=np.int32)
         weights *= np.float32(self.source.loss_weight)
         return Row(tokens, targets, segments, positions, weights, plain_fallbacks)
 
@@ -285,7 +293,7 @@ class RowSource:
 def cut(rendered: Rendered, start: int, stop: int) -> Rendered:
     """A stretch of what a part is filled with."""
     weights = None if rendered.weights is None else rendered.weights[start:stop]
-    return Rendered(rendered.ids[start:stop], weights)
+    return Rendered(rendered.ids[start:stop], weights, second=rendered.second)
 
 
 def parts_between(pieces: Pieces, piece: int, start: int, stop: int) -> list[tuple[Part, int]]:
@@ -313,9 +321,15 @@ def make_units(source: Source, corpus: Corpus, length: int) -> Units:
             raise ValueError(
                 f"the corpus {source.corpus} holds conversations; set fim=None, repositories=None"
             )
-        return ConversationUnits(
-            corpus, select(corpus, source), length=length, how=source.conversations
-        )
+        selected = select(corpus, source)
+        if not corpus.pairs:
+            return ConversationUnits(corpus, selected, length=length, how=source.conversations)
+        if source.loss_weight != 1.0 or source.conversations != Conversations():
+            raise ValueError(
+                f"the corpus {source.corpus} holds pairs, which are taken whole and count alike; "
+                "set loss_weight=1 and conversations=Conversations()"
+            )
+        return PairUnits(corpus, selected, length=length)
     if source.fim is not None and not special.infills:
         raise ValueError(
             f"the tokenizer of {source.corpus} has no fill-in-the-middle tokens; set fim=None"

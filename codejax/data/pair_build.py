@@ -1,0 +1,89 @@
+"""The recipe that makes corpora of preferences: JSON lines, a template, an existing tokenizer.
+
+Out come `train/` and `held_out/` in the work folder; `configs/dpo.py` trains on them.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from codejax.data.chat import ChatTemplate, own
+from codejax.data.chat_source import read_objects
+from codejax.data.corpus_build import Bytes, Chain, ExistingTokenizer, build_corpora, check_sizes
+from codejax.data.document import Document, Gauge, Skipped
+from codejax.data.languages import language_named
+from codejax.data.pairs import pair_document, parse_pair
+from codejax.data.tables import JSONL, as_text, find_files
+from codejax.recipe import spec
+
+if TYPE_CHECKING:
+    from etils import epath
+
+
+@spec
+class PairJsonl:
+    """One pair a line, in the forms of `pairs.parse_pair`; a file, a glob or all below a folder.
+
+    Pairs whose answers are alike, or that lack one, are skipped; a line that holds none is an error
+    that names file and line, and so is one above `max_bytes`.
+    """
+
+    path: str
+    max_bytes: int = 1 << 24
+
+    def check(self) -> None:
+        if self.max_bytes < 1:
+            raise ValueError(f"max_bytes={self.max_bytes} must be positive")
+
+    def size(self) -> int:
+        """Bytes of the files as stored. Raises ValueError where there are none."""
+        return sum(file.stat().length for file in find_files(self.path, JSONL))
+
+    def read(self, gauge: Gauge) -> Iterator[Document | Skipped]:
+        """Yields every line that is not blank, files in sorted order."""
+        return read_objects(self.path, gauge, _pair_of, max_bytes=self.max_bytes)
+
+
+def _pair_of(row: Any, path: str) -> Document | Skipped:
+    pair = parse_pair(row)
+    return pair_document(pair, path, language=language_named(as_text(row.get("language"))))
+
+
+@spec
+class PairBuild:
+    """Builds the training and the held-out corpus of pairs; run again, it goes on.
+
+    held_out: share of the questions; pairs that ask the same stay on one side. num_workers as for
+    `CorpusBuild`.
+    """
+
+    name: str = "pairs"
+    sources: tuple[PairJsonl, ...]
+    template: ChatTemplate = own()
+    tokenizer: ExistingTokenizer | Bytes
+    held_out: float = 0.02
+    drop_duplicates: bool = True
+    shard_bytes: int = 256 << 20
+    num_workers: int = -1
+
+    def check(self) -> None:
+        if not self.sources:
+            raise ValueError("sources is empty; wanted at least one PairJsonl")
+        check_sizes(self.held_out, self.shard_bytes, self.num_workers)
+
+    def run(self, workdir: epath.Path) -> int:
+        build_corpora(
+            Chain(self.sources),
+            workdir,
+            tokenizer=self.tokenizer,
+            description=repr(self.sources),
+            held_out=self.held_out,
+            template=self.template,
+            pairs=True,
+            drop_duplicates=self.drop_duplicates,
+            shard_bytes=self.shard_bytes,
+            num_workers=self.num_workers,
+        )
+        return 0
