@@ -115,6 +115,12 @@ def merge(params: Any, dtype: Any = jnp.float32) -> Any:
     return jax.tree.map(lambda w: one(w).astype(dtype), params, is_leaf=is_weight)
 
 
+def base_of(params: Any) -> Any:
+    """What `join` has put adapters beside: the frozen weights alone."""
+    one = lambda weight: weight.base if isinstance(weight, Adapted) else weight  # noqa: E731
+    return jax.tree.map(one, params, is_leaf=is_weight)
+
+
 def quantise(weight: jax.Array, form: Format, block: int) -> Quantised:
     """A weight in blocks of the most slots that divide both its last dimension and `block`."""
     size = math.gcd(weight.shape[-1], block)

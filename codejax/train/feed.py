@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -33,15 +33,29 @@ def check_batch(global_batch_size: int, num_microbatches: int, mesh: jax.shardin
         )
 
 
-def abstract_batch(global_batch_size: int, length: int, mesh: jax.sharding.Mesh) -> Batch:
-    """Shapes, dtypes and shardings of a global batch: what a step is compiled for."""
-    sharding = rules.sharding(ROW_AXES, mesh)
+def abstract_batch(
+    global_batch_size: int,
+    length: int,
+    mesh: jax.sharding.Mesh,
+    streams: Mapping[str, tuple[tuple[int, ...], Any]] | None = None,
+) -> Batch:
+    """Shapes, dtypes and shardings of a global batch: what a step is compiled for. streams: those
+    that it has, by name, with what follows [B, L] of their shapes, and their dtypes.
+    """
 
-    def field(dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((global_batch_size, length), dtype, sharding=sharding)
+    def field(dtype: Any, tail: tuple[int, ...] = ()) -> jax.ShapeDtypeStruct:
+        sharding = rules.sharding((*ROW_AXES, *(None,) * len(tail)), mesh)
+        return jax.ShapeDtypeStruct((global_batch_size, length, *tail), dtype, sharding=sharding)
 
     ids = field(np.int32)
-    return Batch(tokens=ids, targets=ids, segments=ids, positions=ids, weights=field(np.float32))
+    return Batch(
+        tokens=ids,
+        targets=ids,
+        segments=ids,
+        positions=ids,
+        weights=field(np.float32),
+        streams={name: field(dtype, tail) for name, (tail, dtype) in (streams or {}).items()},
+    )
 
 
 def local_offsets(sharding: jax.sharding.Sharding, global_batch_size: int) -> list[int]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+import jax
 from etils import epath
 
 from codejax.recipe import RecipeError, difference, loads, render_difference
@@ -55,6 +56,14 @@ def check_resume(
             " undo the change, choose another workdir, or accept it: on_recipe_change=accept"
         )
     return lines
+
+
+def check_writable(workdir: epath.Path) -> None:
+    """OSError where nothing can be written in `workdir`: now, not after the step is compiled."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    probe = workdir / f".probe-{jax.process_index()}"
+    probe.write_text("")
+    probe.unlink()
 
 
 def _is_below(path: str, name: str) -> bool:

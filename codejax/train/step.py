@@ -91,23 +91,40 @@ def sharded_loss(model: Any, objective: Objective, mesh: jax.sharding.Mesh | Non
         key = jax.random.fold_in(key, jax.lax.axis_index(manual))
         return objective(model, params, batch, key).merge_over(manual)
 
-    parts = jax.tree.map(
-        lambda axes: rules.partition(axes, mesh, manual), model.axes(), is_leaf=rules.is_axes
-    )
-    across = jax.shard_map(
-        local,
-        mesh=mesh,
-        in_specs=(parts, PartitionSpec(manual), PartitionSpec()),
-        out_specs=PartitionSpec(),
-        axis_names=set(manual),
-        check_vma=False,
-    )
+    across = on_own_rows(local, model, mesh, PartitionSpec(), out=PartitionSpec())
 
     def summed(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Loss]:
         loss = across(params, batch, key)
         return loss.sum, loss
 
     return summed
+
+
+def on_own_rows(
+    local: Callable[..., Any],
+    model: Any,
+    mesh: jax.sharding.Mesh | None,
+    *further: PartitionSpec,
+    out: PartitionSpec,
+) -> Callable[..., Any]:
+    """`local(params, batch, ...)` on each device's own rows, with the model's parameters as they
+    are split: a weight is gathered where it is used. further, out: how the other arguments and what
+    comes out are split over replica and fsdp.
+    """
+    if mesh is None or rules.batch_shards(mesh) == 1:
+        return local
+    manual = rules.RULES["batch"]
+    parts = jax.tree.map(
+        lambda axes: rules.partition(axes, mesh, manual), model.axes(), is_leaf=rules.is_axes
+    )
+    return jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(parts, PartitionSpec(manual), *further),
+        out_specs=out,
+        axis_names=set(manual),
+        check_vma=False,
+    )
 
 
 def accumulate(
@@ -125,7 +142,7 @@ def accumulate(
 
     if num_microbatches == 1:
         return one(batch, key)
-    parts = jax.tree.map(lambda x: _split(x, num_microbatches), batch)
+    parts = jax.tree.map(lambda x: split_rows(x, num_microbatches), batch)
     keys = jax.random.split(key, num_microbatches)
 
     def add(sums: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
@@ -137,10 +154,15 @@ def accumulate(
     return jax.lax.scan(add, zeros, (parts, keys))[0]
 
 
-def _split(x: jax.Array, num_microbatches: int) -> jax.Array:
+def split_rows(x: jax.Array, num_microbatches: int) -> jax.Array:
     """[B, ...] -> [M, B / M, ...], rows dealt out in turn."""
     x = x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1)
     return rules.constrain(x, (None, "batch", *(None,) * (x.ndim - 2)))
+
+
+def join_rows(x: jax.Array) -> jax.Array:
+    """The inverse of `split_rows`."""
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
 
 def compile_step(step: Step, state: TrainState, batch: Batch, mesh: jax.sharding.Mesh) -> Any:

@@ -22,7 +22,9 @@ from etils import epath
 from codejax.data.mixture import Data, Rows
 from codejax.model import count
 from codejax.model.transformer import Model, Transformer
+from codejax.objectives.distill import Distill
 from codejax.objectives.next_token import NextToken
+from codejax.objectives.preference import Preference
 from codejax.parallel import hosts, rules
 from codejax.parallel.host_memory import keep_freed_memory
 from codejax.parallel.mesh import Mesh, make_mesh
@@ -32,15 +34,23 @@ from codejax.train import throughput
 from codejax.train.checkpoint import Checkpointing, Checkpoints
 from codejax.train.feed import abstract_batch, check_batch, feed
 from codejax.train.guard import Guard, Guarding
+from codejax.train.guides import Teacher, check_guide, check_guided, make_guide, stream_shapes
 from codejax.train.held_out import Evaluator, HeldOut
+from codejax.train.held_out_pairs import PairEvaluator, check_kinds
 from codejax.train.loop import DONE, NONFINITE, Loop, Profile
 from codejax.train.lora import AdaptedTransformer, Lora, bind, freeze_on, trained_part
 from codejax.train.optimizer import Adafactor, AdamW, Lion, Muon, build_optimizer
-from codejax.train.resume import check_resume
+from codejax.train.resume import check_resume, check_writable
 from codejax.train.schedule import Constant, Cosine, Linear, WarmupStableDecay, build_schedule
 from codejax.train.state import TrainState, abstract_state, create
 from codejax.train.step import compile_step, make_step
-from codejax.train.weights import check_base, check_same, digest_of, find_weights
+from codejax.train.weights import (
+    check_base,
+    check_same,
+    check_vocabulary,
+    digest_of,
+    find_weights,
+)
 
 # What may change when a run is resumed: it alters when things happen, not what is learnt. A corpus
 # may move, as the run knows it by its fingerprint, and so may the weights that it started from:
@@ -56,6 +66,7 @@ FREE = (
     "log_every_seconds",
     "on_recipe_change",
     "start",
+    "teacher.path",
     "model.remat",
     "model.scan",
 )
@@ -65,7 +76,8 @@ FREE = (
 class Training(Recipe):
     """A training run.
 
-    data: the mixture of rows. held_out: evaluation on the way (None: none).
+    data: the mixture of rows, of pairs where the objective is a preference. teacher: of the
+    objective `Distill`. held_out: evaluation on the way (None: none).
     lora: adapters that are trained in place of `start`'s weights (None: the weights are).
     global_batch_size: rows of an update, over all devices; num_microbatches: parts they are taken
     in, one after the other. start: weights of the first step, a folder or hf://OWNER/NAME ("":
@@ -82,7 +94,8 @@ class Training(Recipe):
     num_steps: int = 1000
     global_batch_size: int = 16
     num_microbatches: int = 1
-    objective: NextToken = NextToken()
+    objective: NextToken | Preference | Distill = NextToken()
+    teacher: Teacher | None = None
     lora: Lora | None = None
     optimizer: AdamW | Muon | Adafactor | Lion = AdamW()
     schedule: Cosine | WarmupStableDecay | Linear | Constant = Cosine()
@@ -113,6 +126,7 @@ class Training(Recipe):
             )
         if self.lora is not None and not self.start:
             raise ValueError("lora needs weights to adapt; set start")
+        check_guided(self)
         if self.num_steps < 1:
             raise ValueError(f"num_steps={self.num_steps} is at least 1")
         build_schedule(self.schedule, self.optimizer.learning_rate, self.num_steps)
@@ -156,11 +170,13 @@ class Run:
         self.mesh = make_mesh(recipe.mesh)
         check_batch(recipe.global_batch_size, recipe.num_microbatches, self.mesh)
         self.rows = Rows(recipe.data)
-        check_vocabulary(recipe.model, self.rows)
+        check_vocabulary(recipe.model, self.rows.tokenizer)
+        check_kinds(recipe, self.rows)
         self.model = bind(recipe.model, self.mesh.devices.flat[0].platform, recipe.lora)
         self.base = ""  # what names the weights beside adapters
         self.optimizer = optimizer_of(recipe, self.model)
         self.target = abstract_state(self.model, self.optimizer, self.mesh)
+        self.guide = make_guide(recipe, self.model, self.mesh, self.rows.tokenizer)
         self.evaluate = self.evaluator()
         self.goodput = throughput.Goodput()
 
@@ -187,6 +203,8 @@ class Run:
                 global_batch_size=recipe.global_batch_size,
             )
             stack.enter_context(contextlib.closing(batches))  # type: ignore[type-var]
+            if self.guide is not None:
+                batches = self.guide.over(batches, lambda: loop.state.whole)
             watching = watch.begin(self, log, step, guard.beat) if watch else None
             loop = Loop(
                 step=compiled,
@@ -224,6 +242,8 @@ class Run:
         """State, steps done and rows consumed: restored, or fresh."""
         begin = time.perf_counter()
         frozen = self.frozen_part()
+        if self.guide is not None:
+            self.guide.load()
         if checkpoints.steps():
             state, meta, step = checkpoints.restore(self.target.saved)
             if meta["data"] != self.data_fingerprint and self.recipe.on_recipe_change == "refuse":
@@ -234,6 +254,8 @@ class Run:
             if frozen is not None:
                 check_base(meta, self.base, self.recipe.start)
                 state = dataclasses.replace(state, frozen=frozen)
+            if self.guide is not None:
+                check_guide(meta, self.guide)
             self.goodput = throughput.Goodput(meta["goodput"])
             self.goodput.add("restore", time.perf_counter() - begin)
             return state, step, meta["rows"]
@@ -306,12 +328,18 @@ class Run:
             every_seconds=recipe.log_every_seconds,
         )
 
-    def evaluator(self) -> Evaluator | None:
+    def evaluator(self) -> Evaluator | PairEvaluator | None:
         """Held-out evaluation, if the recipe has it."""
         held_out = self.recipe.held_out
         if held_out is None:
             return None
-        evaluator = Evaluator(held_out, self.model, self.mesh, length=self.recipe.data.length)
+        length, objective = self.recipe.data.length, self.recipe.objective
+        if isinstance(objective, Preference):
+            evaluator = PairEvaluator(
+                held_out, objective, self.model, self.mesh, length=length, guide=self.guide
+            )
+        else:
+            evaluator = Evaluator(held_out, self.model, self.mesh, length=length)
         if evaluator.tokenizer_fingerprint != self.rows.tokenizer.fingerprint:
             raise RecipeError(
                 f"held_out.corpus={held_out.corpus} was built with another tokenizer than "
@@ -322,7 +350,11 @@ class Run:
     def meta(self, rows: int) -> dict[str, Any]:
         """What a checkpoint holds beside the state."""
         meta = {"rows": rows, "recipe": dumps(self.recipe), "data": self.data_fingerprint}
-        return meta | {"base": self.base} if self.base else meta
+        if self.base:
+            meta["base"] = self.base
+        if self.guide is not None and self.guide.digest:
+            meta["guide"] = self.guide.digest
+        return meta
 
     @property
     def data_fingerprint(self) -> str:
@@ -343,24 +375,6 @@ def run_watched(loop: Loop, watching: Watching | None) -> int:
             watching.close(wait=is_done)
 
 
-def check_writable(workdir: epath.Path) -> None:
-    """OSError where nothing can be written in `workdir`: now, not after the step is compiled."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    probe = workdir / f".probe-{jax.process_index()}"
-    probe.write_text("")
-    probe.unlink()
-
-
-def check_vocabulary(model: Model, rows: Rows) -> None:
-    """RecipeError where the tokenizer makes ids that the model has no row for."""
-    needed = rows.tokenizer.vocab_size
-    if needed > model.vocab_size:
-        raise RecipeError(
-            f"model.vocab_size={model.vocab_size} is smaller than the tokenizer's {needed}; "
-            f"set model.vocab_size={-(-needed // 128) * 128}"
-        )
-
-
 def optimizer_of(recipe: Training, model: Transformer) -> optax.GradientTransformation:
     """The recipe's optimizer for what it trains of the model."""
     axes = trained_part(model).axes()
@@ -379,5 +393,6 @@ def compile_training_step(recipe: Training, model: Transformer, mesh: jax.shardi
         mesh=mesh,
     )
     state = abstract_state(model, optimizer, mesh)
-    batch = abstract_batch(recipe.global_batch_size, recipe.data.length, mesh)
+    streams = stream_shapes(recipe)
+    batch = abstract_batch(recipe.global_batch_size, recipe.data.length, mesh, streams)
     return compile_step(step, state, batch, mesh)

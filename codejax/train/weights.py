@@ -183,6 +183,22 @@ def whole_on(sharding: Any) -> Any:
     return sharding if len(sharding.device_set) == 1 else rules.replicated(sharding.mesh)
 
 
+def known_tokenizer(weights: Weights) -> Tokenizer | None:
+    """The tokenizer of weights; None where the folder does not say."""
+    known = weights.kind == "run" or (weights.origin / "tokenizer.json").exists()
+    return weights.tokenizer() if known else None
+
+
+def check_vocabulary(model: Model, tokenizer: Tokenizer) -> None:
+    """RecipeError where the tokenizer makes ids that the model has no row for."""
+    needed = tokenizer.vocab_size
+    if needed > model.vocab_size:
+        raise RecipeError(
+            f"model.vocab_size={model.vocab_size} is smaller than the tokenizer's {needed}; "
+            f"set model.vocab_size={-(-needed // 128) * 128}"
+        )
+
+
 def check_same(model: Model, weights: Weights, tokenizer: Tokenizer) -> None:
     """RecipeError where a recipe's model or tokenizer is not that of the weights it starts from."""
     changes = difference(canonical(weights.model), canonical(model))
@@ -191,8 +207,8 @@ def check_same(model: Model, weights: Weights, tokenizer: Tokenizer) -> None:
             f"the weights in {weights.folder} are of another model than recipe.model: "
             f"{'; '.join(render_difference(changes).splitlines()[:4])}"
         )
-    known = weights.kind == "run" or (weights.origin / "tokenizer.json").exists()
-    if known and weights.tokenizer().fingerprint != tokenizer.fingerprint:
+    known = known_tokenizer(weights)
+    if known is not None and known.fingerprint != tokenizer.fingerprint:
         raise RecipeError(
             f"the weights in {weights.folder} were trained with another tokenizer than the corpora "
             "were built with; build them with tokenizer=ExistingTokenizer(path=...)"

@@ -10,10 +10,10 @@ import shutil
 from typing import Any
 
 import jax
-import numpy as np
 import pytest
 from etils import epath
 from tiny_recipes import tiny
+from tiny_weights import write_weights
 from tolerances import tolerance
 
 from codejax.data.chat import Chat, Message, own
@@ -24,8 +24,6 @@ from codejax.data.corpus_build import Bytes
 from codejax.data.mixture import Data, Rows
 from codejax.data.rows import Source
 from codejax.data.tokenizer import ByteTokenizer
-from codejax.interop.families import write_config
-from codejax.interop.huggingface import write_folder
 from codejax.library import open_model
 from codejax.model.transformer import Transformer
 from codejax.parallel.mesh import Mesh
@@ -51,16 +49,6 @@ def write_chats(file: pathlib.Path) -> None:
             turns = [{"role": "user", "content": f"{number}?"}]
             turns += [{"role": "assistant", "content": ANSWER}]
             lines.write(json.dumps({"messages": turns}) + "\n")
-
-
-def write_weights(folder: pathlib.Path, model: Any, seed: int = 0) -> None:
-    """A Hugging Face folder of random weights."""
-    draw = np.random.default_rng(seed)
-    params = jax.tree.map(
-        lambda leaf: (0.1 * draw.normal(size=leaf.shape)).astype(np.float32),
-        Transformer(model, "cpu").abstract(),
-    )
-    write_folder(folder, model, params, config=write_config(model, max_length=64))
 
 
 def recipe_in(folder: pathlib.Path) -> Training:
