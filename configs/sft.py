@@ -15,6 +15,11 @@ from codejax.data.chat_source import ChatJsonl
 from codejax.data.corpus_build import ExistingTokenizer
 from codejax.data.mixture import Data
 from codejax.data.rows import Source
+from codejax.generate.engine import EngineSettings
+from codejax.generate.requests import Sampling
+from codejax.rl.answer_corpora import RejectionSampling
+from codejax.rl.answers import Asking
+from codejax.rollout.collect import RolloutSettings
 from codejax.tasks.examples import ExampleBuild
 from codejax.tasks.programs import Programs
 from codejax.train.checkpoint import Checkpointing
@@ -85,6 +90,45 @@ def programs_qlora() -> Training:
     recipe = programs_lora()
     recipe.name = "sft_programs_qlora"
     recipe.lora = Lora(rank=16, alpha=32.0, base="nf4")
+    return recipe
+
+
+def programs_answers() -> RejectionSampling:
+    """Right programs, at most 4 a problem, of 8 that the model of `programs` wrote for each of 1000
+    problems that it has not seen.
+
+    codejax run --config=configs/sft.py:programs_answers --workdir=corpus/programs_answers
+    Another round: --config.asking.model=runs/programs_right --workdir=corpus/programs_answers_2
+    """
+    return RejectionSampling(
+        name="programs_answers",
+        asking=Asking(
+            model="runs/programs",
+            tasks=(Programs(split="train", num_problems=1000, seed=1),),
+            samples=8,
+            rollout=RolloutSettings(sampling=Sampling(max_new_tokens=64, temperature=1.0)),
+            engine=EngineSettings(slots=32, length=193, chunk=128, steps=8),
+        ),
+        most=4,
+        held_out=0.02,
+    )
+
+
+def programs_right() -> Training:
+    """The model of `programs` goes on with what it wrote itself and passed: rejection sampling.
+
+    codejax run --config=configs/sft.py:programs_right --workdir=runs/programs_right
+    """
+    recipe = programs()
+    recipe.name = "sft_programs_right"
+    recipe.start = "runs/programs"
+    recipe.data = Data(sources=(Source(corpus="corpus/programs_answers/train"),), length=512)
+    recipe.held_out = HeldOut(
+        corpus="corpus/programs_answers/held_out", every_steps=50, min_bytes=0
+    )
+    recipe.num_steps = 60
+    recipe.optimizer = AdamW(learning_rate=3e-4, weight_decay=0.1)
+    recipe.schedule = Cosine(warmup_steps=5, final_fraction=0.1)
     return recipe
 
 

@@ -68,6 +68,11 @@ class Prompts:
             )
         return ids
 
+    @property
+    def template(self) -> ChatTemplate | None:
+        """What frames a chat; None where code does."""
+        return self._chat.template if self._template is None else None
+
     def stop_strings(self, prompt: Prompt) -> tuple[bytes, ...]:
         """What ends the prompt's answer, beside `stop`. ValueError where one is empty."""
         texts = [*prompt.stop]

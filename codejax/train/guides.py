@@ -56,6 +56,7 @@ class Guided(Protocol):
     objective: Any
     teacher: Teacher | None
     start: str
+    global_batch_size: int
     num_microbatches: int
 
 
@@ -81,15 +82,19 @@ def stream_shapes(recipe: Guided) -> Shapes:
     """What a guide adds to a batch."""
     if wants_reference(recipe.objective):
         return {"reference_log_probs": ((), np.float32)}
-    if recipe.teacher is None:
-        return {}
-    tail = (recipe.teacher.count,)
+    return {} if recipe.teacher is None else shapes_of(recipe.teacher)
+
+
+def shapes_of(teacher: Teacher) -> Shapes:
+    """What a teacher adds to a batch."""
+    tail = (teacher.count,)
     return {"teacher_ids": (tail, np.int32), "teacher_log_probs": (tail, np.float32)}
 
 
 class Guide:
     """A frozen model on a mesh. weights: where its parameters are to be read; None where they are
-    those of the trained model without its adapters. digest: what names those that were loaded.
+    those of the trained model without its adapters. rows: of a microbatch. digest: what names those
+    that were loaded.
     """
 
     def __init__(
@@ -100,10 +105,10 @@ class Guide:
         shapes: Shapes,
         *,
         weights: Weights | None = None,
-        num_microbatches: int = 1,
+        rows: int,
     ) -> None:
         self.weights, self.digest = weights, ""
-        self._mesh, self._num_microbatches = mesh, num_microbatches
+        self._mesh, self._rows = mesh, rows
         self._params: Any = None
         of_rows = lambda params, batch: score(base_of(params), batch)  # noqa: E731
         self._score = on_own_rows(of_rows, model, mesh, out=PartitionSpec(rules.RULES["batch"]))
@@ -111,8 +116,7 @@ class Guide:
             name: rules.sharding((*ROW_AXES, *(None,) * len(tail)), mesh)
             for name, (tail, _) in shapes.items()
         }
-        self._whole = jax.jit(self._in_parts, out_shardings=placed)
-        self._at_once = jax.jit(self._score, out_shardings=placed)
+        self._streams = jax.jit(self._in_parts, out_shardings=placed)
 
     def load(self) -> None:
         """Read its own parameters, if it has some."""
@@ -120,13 +124,11 @@ class Guide:
             self._params = self.weights.read_on(self._mesh)
             self.digest = digest_of(self._params)
 
-    def __call__(self, batch: Batch, trained: Any, *, at_once: bool = False) -> Batch:
-        """The batch with the guide's streams. trained: the parameters that the trained model takes.
-        at_once: whether the batch is one of a step's microbatches, or no larger.
-        """
+    def __call__(self, batch: Batch, trained: Any) -> Batch:
+        """The batch with the guide's streams. trained: the trained model's parameters."""
         params = trained if self.weights is None else self._params
         with jax.set_mesh(self._mesh):
-            found = (self._at_once if at_once else self._whole)(params, batch)
+            found = self._streams(params, batch)
         return dataclasses.replace(batch, streams={**batch.streams, **found})
 
     def over(
@@ -139,9 +141,10 @@ class Guide:
             yield self(batch, trained()), host
 
     def _in_parts(self, params: Any, batch: Batch) -> Streams:
-        if self._num_microbatches == 1:
+        num_parts, rest = divmod(batch.tokens.shape[0], self._rows)
+        if num_parts <= 1 or rest:
             return self._score(params, batch)
-        parts = jax.tree.map(lambda x: split_rows(x, self._num_microbatches), batch)
+        parts = jax.tree.map(lambda x: split_rows(x, num_parts), batch)
         found = jax.lax.map(lambda part: self._score(params, part), parts)
         return jax.tree.map(join_rows, found)
 
@@ -154,19 +157,34 @@ def make_guide(
     model: the trained one. tokenizer: the student's. RecipeError where a teacher has another.
     """
     objective, shapes = recipe.objective, stream_shapes(recipe)
-    how: dict[str, Any] = {"num_microbatches": recipe.num_microbatches}
+    rows = recipe.global_batch_size // recipe.num_microbatches
     if wants_reference(objective):
         adapts = getattr(model, "lora", None) is not None
         weights = None if adapts else find_weights(recipe.start)
 
         score = comparing(model, objective.chunk)
-        return Guide(model, score, mesh, shapes, weights=weights, **how)
+        return Guide(model, score, mesh, shapes, weights=weights, rows=rows)
     if recipe.teacher is None:
         return None
-    weights = open_teacher(recipe.teacher, model, tokenizer)
-    teacher = Transformer(weights.model, model.platform)
-    score = teaching(teacher, objective, recipe.teacher.count)
-    return Guide(teacher, score, mesh, shapes, weights=weights, **how)
+    return teacher_of(recipe.teacher, objective, model, mesh, tokenizer, rows=rows)
+
+
+def teacher_of(
+    spec: Teacher,
+    objective: Distill,
+    student: Transformer,
+    mesh: jax.sharding.Mesh,
+    tokenizer: Tokenizer,
+    *,
+    rows: int,
+) -> Guide:
+    """The guide that a teacher is, not loaded yet. RecipeError where it does not suit the student
+    or its tokenizer.
+    """
+    weights = open_teacher(spec, student, tokenizer)
+    teacher = Transformer(weights.model, student.platform)
+    score = teaching(teacher, objective, spec.count)
+    return Guide(teacher, score, mesh, shapes_of(spec), weights=weights, rows=rows)
 
 
 def comparing(reference: Transformer, chunk: int) -> Score:

@@ -80,7 +80,7 @@ class PairEvaluator:
             )
             for batch, _ in batches:
                 if self.guide is not None:
-                    batch = self.guide(batch, params, at_once=True)
+                    batch = self.guide(batch, params)
                 _, loss = self._measure(params, batch, jax.random.key(0))
                 found.append((loss.weight, loss.sum, *(loss.metrics[name] for name in FIGURES)))
         pairs, *sums = np.asarray(jax.device_get(found), np.float64).sum(axis=0).tolist()

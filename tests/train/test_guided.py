@@ -202,6 +202,11 @@ def test_a_mesh_and_microbatches_change_nothing_that_a_teacher_says(folder, tmp_
     )
 
 
+def begin(recipe: Training, workdir: pathlib.Path) -> None:
+    check(recipe)
+    Run(recipe, epath.Path(workdir))
+
+
 def test_what_does_not_fit_is_one_line(folder, tmp_path):
     fits: list[tuple[dict[str, Any], str]] = [
         ({"objective": NextToken(chunk=32)}, "pairs/train holds pairs, which objective=NextToken"),
@@ -212,7 +217,7 @@ def test_what_does_not_fit_is_one_line(folder, tmp_path):
     for changes, line in fits:
         recipe = recipe_in(folder, **changes)
         with pytest.raises(RecipeError, match=line):
-            check(recipe) or Run(recipe, epath.Path(tmp_path))
+            begin(recipe, tmp_path)
     check(recipe_in(folder, objective=Preference(form=SimPo(), chunk=32), start=""))
     wrong = taught_in(folder, "start", objective=Preference(chunk=32), teacher=None)
     with pytest.raises(RecipeError, match="holds no pairs, which objective=Preference wants"):
