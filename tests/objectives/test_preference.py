@@ -139,3 +139,23 @@ def test_a_missing_reference_is_named():
     pairs = Pairs(jnp.ones((1, 1, 2)), jnp.ones((1, 1, 2)), None)
     with pytest.raises(ValueError, match="no stream 'reference_log_probs'"):
         Dpo()(pairs)
+
+
+def test_at_its_reference_a_pair_costs_exactly_log_two():
+    """h is 0 to the bit, however unlike the two answers are."""
+    batch = lay_out(draw_pairs(), PACKED)
+    log_probs = jnp.asarray(batch.streams["reference_log_probs"])
+    loss = Preference(form=Dpo(beta=0.5), chunk=8).of_tokens(log_probs, batch)
+    assert float(loss.sum) == 3 * np.log(np.float32(2))
+    assert float(loss.metrics["margin"]) == 0
+
+
+@pytest.mark.parametrize("form", [Dpo(beta=0.5), Ipo(), Hinge(), SimPo()])
+def test_equal_answers_teach_nothing(form):
+    """Whatever the reference thinks of them."""
+    made = draw_pairs()
+    twice = [made[number - number % 2] for number in range(8)]
+    preference = Preference(form=form, chunk=8)
+    gradients, _ = step_once(preference, Bigram().init(), lay_out(twice, PACKED))
+    for gradient in jax.tree.leaves(gradients):
+        np.testing.assert_allclose(gradient, 0, atol=BOUND)
