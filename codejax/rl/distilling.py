@@ -157,12 +157,11 @@ class Distilling:
             collector = stack.enter_context(
                 Collector(engine, opened.prompts, executor, recipe.rollout)
             )
+            folder = pathlib.Path(self.workdir)
             gatherer = Gatherer(
-                collector,
-                pathlib.Path(self.workdir),
-                samples=recipe.samples_per_prompt,
-                seed=recipe.seed,
+                collector, folder, samples=recipe.samples_per_prompt, seed=recipe.seed
             )
+            stack.enter_context(contextlib.closing(gatherer))
             return self.loop(state, step, gatherer, log, checkpoints, guard)
 
     def loop(
@@ -177,7 +176,7 @@ class Distilling:
         """DONE, RETRY (stopped by a signal, saved) or NONFINITE."""
         recipe, held_out = self.recipe, self.recipe.held_out
         if step == 0 and held_out:
-            log.write(0, "held_out", held_out.measure(gatherer.collector))
+            log.write(0, "held_out", held_out.measure(gatherer.ask))
         while step < recipe.num_steps:
             state, values = self.learn(state, step, gatherer)
             step += 1
@@ -187,7 +186,7 @@ class Distilling:
                 return NONFINITE
             stopping, last = guard.should_stop(step), step == recipe.num_steps
             if held_out and (last or step % held_out.every_steps == 0):
-                log.write(step, "held_out", held_out.measure(gatherer.collector))
+                log.write(step, "held_out", held_out.measure(gatherer.ask))
                 guard.beat()
             if stopping or last or checkpoints.due(step):
                 log.flush()
@@ -205,7 +204,9 @@ class Distilling:
         """One step: gather, ask the teacher, update, publish."""
         recipe, clock = self.recipe, Clock()
         posed = self.problems.take(step * recipe.prompts_per_step, recipe.prompts_per_step, {})
+        gatherer.begin(step, posed)
         episodes = gatherer.gather(step, posed)
+        gatherer.end(step)
         check_fresh(episodes, step)
         clock.lap("rollout")
         values: dict[str, float] = {}
