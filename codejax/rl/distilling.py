@@ -109,6 +109,8 @@ class OnPolicyDistillation(Recipe):
 
     def run(self, workdir: epath.Path) -> int:
         """Train in a local work folder, from its newest good checkpoint on; the exit code."""
+        if jax.process_count() > 1:
+            raise RecipeError("on-policy distillation runs in one process; start it on one host")
         for name, path in (("start", self.start), ("teacher.path", self.teacher.path)):
             if not path:
                 raise RecipeError(f"{name} is empty: name a folder of weights, --config.{name}=...")
@@ -175,8 +177,8 @@ class Distilling:
     ) -> int:
         """DONE, RETRY (stopped by a signal, saved) or NONFINITE."""
         recipe, held_out = self.recipe, self.recipe.held_out
-        if step == 0 and held_out:
-            log.write(0, "held_out", held_out.measure(gatherer.ask))
+        if step == 0:
+            self.look(step, gatherer, log)
         while step < recipe.num_steps:
             state, values = self.learn(state, step, gatherer)
             step += 1
@@ -185,8 +187,8 @@ class Distilling:
             if values.get("nonfinite"):
                 return NONFINITE
             stopping, last = guard.should_stop(step), step == recipe.num_steps
-            if held_out and (last or step % held_out.every_steps == 0):
-                log.write(step, "held_out", held_out.measure(gatherer.ask))
+            if last or (held_out and step % held_out.every_steps == 0):
+                self.look(step, gatherer, log)
                 guard.beat()
             if stopping or last or checkpoints.due(step):
                 log.flush()
@@ -220,6 +222,13 @@ class Distilling:
         clock.lap("publish")
         scores = [episode.score.value for episode in episodes]
         return state, values | summarize(episodes, scores) | clock.seconds
+
+    def look(self, step: int, gatherer: Gatherer, log: RunLog) -> None:
+        """Measure the student on held-out tasks, if there are some."""
+        if self.recipe.held_out is not None:
+            found = self.recipe.held_out.measure(gatherer.ask)
+            found.write(pathlib.Path(self.workdir), step)
+            log.write(step, "held_out", found.figures)
 
     def batch(self, episodes: Sequence[Episode]) -> Batch:
         """Every token that the student drew weighs 1."""
