@@ -1,0 +1,197 @@
+"""Runs on the task `Odds`, the workers that judge them, and what must be true after any fault.
+
+Workers and learners are real processes, on loopback, and are ended without warning. A law of this
+file raises AssertionError where it is broken.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+
+import jax
+from odds import is_odd
+
+from codejax.data.tokenizer import ByteTokenizer
+from codejax.interop.families import write_config
+from codejax.interop.huggingface import write_folder
+from codejax.model.attention import Attention
+from codejax.model.layers import GatedMLP
+from codejax.model.rope import Rope
+from codejax.model.transformer import Model, Transformer
+from codejax.rollout.episode import Episode, read_episodes
+
+ROOT = pathlib.Path(__file__).parents[2]
+RECIPE = pathlib.Path(__file__).with_name("odds_recipes.py")
+Key = tuple[str, int]
+
+
+@dataclasses.dataclass
+class Workers:
+    """`codejax worker` at fixed ports of loopback. running: by port; None for one that is dead."""
+
+    running: dict[int, subprocess.Popen[str] | None]
+    lanes: int
+
+    @property
+    def address(self) -> str:
+        """Of all, dead ones included."""
+        return "static:" + ",".join(f"127.0.0.1:{port}" for port in self.running)
+
+    @property
+    def ports(self) -> list[int]:
+        return list(self.running)
+
+    def start(self, *ports: int) -> None:
+        """Start those that do not run; all of them unless said. Returns once they are ready."""
+        for port in ports or self.ports:
+            if self.running[port] is None:
+                self.running[port] = start_worker(port, self.lanes)
+        for process in filter(None, self.running.values()):
+            assert process.stdout is not None
+            if not getattr(process, "is_ready", False):
+                assert process.stdout.readline().startswith("ready on ")
+                process.is_ready = True  # type: ignore[attr-defined]
+
+    def kill(self, *ports: int) -> None:
+        """End some without warning; all of them unless said."""
+        for port in ports or self.ports:
+            process, self.running[port] = self.running[port], None
+            if process is not None:
+                process.kill()
+                process.communicate()
+
+
+@contextlib.contextmanager
+def workers(count: int, *, lanes: int = 1) -> Iterator[Workers]:
+    """So many, ready; none is left at the end of the `with` statement."""
+    made = Workers(dict.fromkeys(free_ports(count)), lanes)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
+
+
+def start_worker(port: int, lanes: int) -> subprocess.Popen[str]:
+    """A worker's process, which may not be ready yet."""
+    options = [f"--listen=127.0.0.1:{port}", f"--lanes={lanes}", "--with-parent"]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "codejax", "worker", *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free on loopback a moment ago."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+def write_start(folder: pathlib.Path) -> pathlib.Path:
+    """Weights to begin with, as Hugging Face has them."""
+    model = Model(
+        vocab_size=ByteTokenizer().vocab_size,
+        width=32,
+        num_layers=2,
+        mixers=(Attention(num_heads=4, num_kv_heads=2, rope=Rope(theta=1e4)),),
+        ffns=(GatedMLP(hidden=64),),
+        tied_embeddings=True,
+    )
+    params = jax.jit(Transformer(model, "cpu").init)(jax.random.key(0))
+    write_folder(folder, model, params, config=write_config(model, max_length=64))
+    return folder
+
+
+def command(start: pathlib.Path, executor: str, workdir: pathlib.Path, *changes: str) -> list[str]:
+    """`codejax run` of the recipe of this folder."""
+    return [
+        *(sys.executable, "-m", "codejax", "run", f"--config={RECIPE}:odds"),
+        *(f"--config.start={start}", f"--config.executor={executor}", *changes),
+        f"--workdir={workdir}",
+    ]
+
+
+@contextlib.contextmanager
+def learning(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """The process of a run; it is killed at the end of the `with` statement, if it still runs."""
+    path = os.pathsep.join([str(ROOT), str(RECIPE.parent)])
+    process = subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def finish(arguments: list[str], *, expect: int = 0, seconds: float = 240.0) -> str:
+    """Run to the end; what it said. AssertionError for another exit code."""
+    with learning(arguments) as process:
+        said, _ = process.communicate(timeout=seconds)
+        assert process.returncode == expect, f"exit code {process.returncode}:\n{said[-3000:]}"
+    return said
+
+
+def journals(workdir: pathlib.Path) -> dict[int, list[Episode]]:
+    """The episodes of each step, as they came."""
+    files = sorted((workdir / "episodes").glob("*.jsonl"))
+    return {int(file.name[:8]): read_episodes(file).episodes for file in files}
+
+
+def num_lines(workdir: pathlib.Path, step: int) -> int:
+    """How many episodes a step has so far."""
+    path = workdir / "episodes" / f"{step:08d}.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def check_episodes(
+    workdir: pathlib.Path, *, steps: int, episodes: int, others: Mapping[int, list[Episode]] = {}
+) -> int:
+    """The law: every step has all its episodes, each of them once, none is in two steps, and what
+    is known of one is true. others: of a run without faults, with the same tokens and values, where
+    they are not absent. Returns how many were absent and are known now.
+    """
+    found = journals(workdir)
+    assert sorted(found) == list(range(steps))
+    owners: dict[Key, int] = {}
+    num_mended = 0
+    for step, lines in found.items():
+        known: dict[Key, Episode] = {}
+        for episode in lines:
+            key = episode.group, episode.sample
+            assert owners.setdefault(key, step) == step, f"{key} is in two steps"
+            assert key not in known or known[key].is_absent, f"{key} was asked for twice"
+            num_mended += key in known
+            known[key] = episode
+            value = episode.score.value
+            assert value in (None, is_odd(episode.candidate)), f"{key} was given {value}"
+        assert len(known) == episodes
+        for other in others.get(step, ()):
+            mine = known[other.group, other.sample]
+            assert mine.tokens.tolist() == other.tokens.tolist()
+            assert None in (mine.score.value, other.score.value) or mine.score == other.score
+    return num_mended
