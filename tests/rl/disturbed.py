@@ -11,11 +11,12 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 from odds import is_odd
@@ -23,14 +24,18 @@ from odds import is_odd
 from codejax.data.tokenizer import ByteTokenizer
 from codejax.interop.families import write_config
 from codejax.interop.huggingface import write_folder
+from codejax.library import open_model
 from codejax.model.attention import Attention
 from codejax.model.layers import GatedMLP
 from codejax.model.rope import Rope
 from codejax.model.transformer import Model, Transformer
 from codejax.rollout.episode import Episode, read_episodes
+from codejax.runlog import read_metrics
+from codejax.train.checkpoint import TEMPORARY
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = pathlib.Path(__file__).with_name("odds_recipes.py")
+EPISODES = 16  # of a step
 Key = tuple[str, int]
 
 
@@ -143,9 +148,10 @@ def learning(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def finish(arguments: list[str], *, expect: int = 0, seconds: float = 240.0) -> str:
@@ -195,3 +201,63 @@ def check_episodes(
             assert mine.tokens.tolist() == other.tokens.tolist()
             assert None in (mine.score.value, other.score.value) or mine.score == other.score
     return num_mended
+
+
+def check_metrics(workdir: pathlib.Path, *, steps: int) -> None:
+    """The law: every step stands once in the log, with the mean of its own episodes' rewards."""
+    lines = [line for line in read_metrics(workdir) if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == list(range(1, steps + 1))
+    for line, episodes in zip(lines, journals(workdir).values(), strict=True):
+        known = {(e.group, e.sample): e.score.value for e in episodes}
+        values = [value for value in known.values() if value is not None]
+        assert abs(line["reward"] - sum(values) / len(values)) < 1e-6
+
+
+def params_of(workdir: pathlib.Path, step: int) -> Any:
+    """The parameters that a run has saved after a step, on the host."""
+    return jax.device_get(open_model(f"{workdir}/checkpoints/{step:08d}").params)
+
+
+MOMENTS = ("gathering", "learning", "saving")
+
+
+def kill_at(
+    moment: str, arguments: list[str], workdir: pathlib.Path, *, seconds: float = 0.0
+) -> bool:
+    """Run until it is gathering, learning or saving something new, and kill it so many seconds
+    later; False where it came to its end before.
+    """
+    before = standing(workdir)
+    with learning(arguments) as process:
+        while process.poll() is None:
+            if moment in doing(before, standing(workdir)):
+                time.sleep(seconds)
+                process.kill()
+                return True
+            time.sleep(0.001)
+        said, _ = process.communicate()
+        assert process.returncode == 0, said[-3000:]
+    return False
+
+
+class Standing(NamedTuple):
+    """What a work folder tells of a run. lines: of the newest step. saving: unfinished folders."""
+
+    step: int
+    lines: int
+    saving: frozenset[str]
+
+
+def standing(workdir: pathlib.Path) -> Standing:
+    """As of now."""
+    step = max((int(path.name[:8]) for path in workdir.glob("episodes/*.jsonl")), default=0)
+    saving = frozenset(path.name for path in workdir.glob(f"checkpoints/*{TEMPORARY}*"))
+    return Standing(step, num_lines(workdir, step), saving)
+
+
+def doing(before: Standing, now: Standing) -> Iterator[str]:
+    """What is under way that was not `before`."""
+    if (now.step, now.lines) > (before.step, before.lines):
+        yield "gathering" if now.lines < EPISODES else "learning"
+    if now.saving - before.saving:
+        yield "saving"

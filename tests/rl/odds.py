@@ -25,7 +25,9 @@ class Odds(Dataset):
     pause: float = 0.0
 
     def make(self) -> Sequence[Problem]:
-        return [Problem(f"odds/{number}", {"number": number}) for number in range(self.num_problems)]
+        return [
+            Problem(f"odds/{number}", {"number": number}) for number in range(self.num_problems)
+        ]
 
     def data(self) -> str:
         return str(self.num_problems)
