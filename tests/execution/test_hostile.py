@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 import tempfile
@@ -14,17 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import hostile_channel
-import hostile_compilers
-import hostile_equality
 import hostile_escapes
-import hostile_examiners
-import hostile_exits
-import hostile_native
-import hostile_peeking
-import hostile_resources
 import hostile_tampering
 import pytest
+from hostile import PROGRAMS, runs_here
 from judging import judge_with, toolbox
 from lane_remains import remains, remains_soon
 from programs import AC, ANSWER, NEEDLE, Program, clean, script
@@ -34,19 +26,6 @@ from codejax.execution.judge import Judge
 from codejax.execution.lane import LaneSettings
 from codejax.execution.protocol import Comparator, Job, Result, Verdict, stdio_test
 
-COLLECTIONS = (
-    hostile_equality,
-    hostile_exits,
-    hostile_peeking,
-    hostile_tampering,
-    hostile_channel,
-    hostile_examiners,
-    hostile_resources,
-    hostile_escapes,
-    hostile_native,
-    hostile_compilers,
-)
-PROGRAMS = [program for collection in COLLECTIONS for program in collection.PROGRAMS]
 AT_LEAST = 60  # what the project asks for; each counts once, in however many modes it comes
 # These may cost their lane, which is started again: what a lane compiles itself, and memory that is
 # no process's, which the kernel does not get back by ending the one that it chose.
@@ -130,14 +109,6 @@ def texts(result: object) -> Iterator[str]:
     for value in dataclasses.asdict(result).values():  # type: ignore[call-overload]
         if isinstance(value, str):
             yield value
-
-
-def runs_here(program: Program) -> bool:
-    """Whether its language is found, and its numbers of system calls are this machine's."""
-    by_number = program.name.startswith(("call-", "refused-", "mounts-", "bomb-clone", "c-old"))
-    return program.language in toolbox().present and (
-        not by_number or platform.machine() == "x86_64"
-    )
 
 
 @pytest.mark.parametrize("program", [p for p in PROGRAMS if runs_here(p)], ids=str)
