@@ -22,6 +22,20 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def add_start(parser: argparse.ArgumentParser) -> None:
+    """Options that say which weights a benchmark begins with."""
+    parser.add_argument("--start", default="runs/programs", help="see configs/sft.py:programs")
+    parser.add_argument("--tokenizer", default="", help="where it is, if not where START has it")
+
+
+def has_start(arguments: argparse.Namespace) -> bool:
+    """Whether these weights are there; else says how to get some."""
+    if pathlib.Path(arguments.start).exists():
+        return True
+    print(f"there is no folder {arguments.start}; configs/sft.py:programs makes one")
+    return False
+
+
 def write(figures: Mapping[str, Any], output: pathlib.Path | None, *packages: str) -> None:
     """Writes the figures, with machine and versions, where `--output` says; else nowhere."""
     if output is None:

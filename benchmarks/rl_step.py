@@ -44,12 +44,13 @@ def split(line: Mapping[str, Any]) -> dict[str, float]:
 
 def main() -> None:
     parser = _figures.parser(__doc__)
-    parser.add_argument("--start", default="runs/programs")
-    parser.add_argument("--tokenizer", default="", help="where it is, if not where START has it")
+    _figures.add_start(parser)
     parser.add_argument("--executor", default="local:", help="or the address of workers")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warm", type=int, default=3)
     arguments = parser.parse_args()
+    if not _figures.has_start(arguments):
+        return
     recipe: Any = load(
         f"{RECIPE}:programs",
         [

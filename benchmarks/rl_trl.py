@@ -104,9 +104,8 @@ def compete(
 
 def main() -> None:
     parser = _figures.parser(__doc__)
-    parser.add_argument("--start", default="runs/programs")
-    parser.add_argument("--tokenizer", default="", help="where it is, if not where START has it")
-    parser.add_argument("--trl-python", default=sys.executable)
+    _figures.add_start(parser)
+    parser.add_argument("--trl-python", default="", help="without it, codejax is measured alone")
     parser.add_argument("--trl-rows", type=int, default=32, help="of TRL's microbatch")
     parser.add_argument("--trl-compile", action="store_true")
     parser.add_argument("--prompts", type=int, default=16)
@@ -115,6 +114,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm", type=int, default=3)
     arguments = parser.parse_args()
+    if not _figures.has_start(arguments):
+        return
     with tempfile.TemporaryDirectory() as folder, worker() as executor:
         weights, file = f"{folder}/start", pathlib.Path(folder, "settings.json")
         print(convert(arguments.start, weights, tokenizer=arguments.tokenizer or None))
@@ -131,12 +132,13 @@ def main() -> None:
             "trl_compile": arguments.trl_compile,
         }
         file.write_text(json.dumps(settings))
+        pythons = {"codejax": sys.executable, "trl": arguments.trl_python}
         contenders = {
-            "codejax": Contender("codejax", sys.executable, file),
-            "trl": Contender("trl", arguments.trl_python, file),
+            name: Contender(name, python, file) for name, python in pythons.items() if python
         }
         facts = {name: contender.facts for name, contender in contenders.items()}
-        if facts["codejax"].pop("prompt") != facts["trl"].pop("prompt"):
+        prompts = [facts[name].pop("prompt") for name in facts]
+        if prompts[0] != prompts[-1]:
             raise SystemExit("the two spell a prompt in different tokens")
         found = compete(
             contenders, steps=arguments.steps, rounds=arguments.rounds, warm=arguments.warm
@@ -153,9 +155,10 @@ def main() -> None:
         "facts": facts,
         "medians": median,
         "steps_a_minute": pace,
-        "ratio": pace["codejax"] / pace["trl"],
         "wanted": WANTED,
     }
+    if "trl" in pace:
+        figures["ratio"] = pace["codejax"] / pace["trl"]
     print(json.dumps(figures, indent=1))
     _figures.write(figures, arguments.output, "jax")
 
