@@ -41,6 +41,21 @@ class Turns:
         return time.perf_counter()
 
 
+class Listening:
+    """A run's log, and what it was told last."""
+
+    def __init__(self, log: Any) -> None:
+        self.log, self.told = log, {}
+
+    def write(self, step: int, kind: str, scalars: Mapping[str, Any]) -> None:
+        names = ("reward", "answer_tokens", "episodes", "absent", "groups_with_signal")
+        self.told = {n: v for n, v in scalars.items() if n in names or n.startswith("seconds_")}
+        self.log.write(step, kind, scalars)
+
+    def flush(self) -> None:
+        self.log.flush()
+
+
 def problems_of(settings: Settings) -> Any:
     """The task, in either interpreter."""
     from codejax.tasks.programs import Programs
@@ -53,7 +68,6 @@ def codejax(settings: Settings, turns: Turns) -> None:
 
     from codejax.library import open_model
     from codejax.recipe import load
-    from codejax.rl import training
     from codejax.rl.advantage import Grpo
     from codejax.rl.loop import Loop
 
@@ -77,23 +91,17 @@ def codejax(settings: Settings, turns: Turns) -> None:
     task = problems_of(settings)
     ids = opened.prompts.ids(task.prompt(task.problems[0]))
     turns.tell({"jax": jax.__version__, "prompt": ids.tolist()})
-    learn, told = Loop.learn, {}
+    learn = Loop.learn
 
-    def paced(self: Loop) -> bool:
+    def paced(self: Loop, *arguments: Any) -> bool:
+        if not isinstance(self.log, Listening):
+            self.log = Listening(self.log)
         begin = turns.wait()
-        going_on = learn(self)
-        turns.tell({"seconds": time.perf_counter() - begin} | told)
+        going_on = learn(self, *arguments)
+        turns.tell({"seconds": time.perf_counter() - begin} | self.log.told)
         return going_on
 
-    class Log(training.RunLog):
-        def write(self, step: int, kind: str, scalars: Mapping[str, Any]) -> None:
-            names = ("reward", "answer_tokens", "episodes", "absent", "groups_with_signal")
-            told.clear()
-            told.update({name: scalars[name] for name in names})
-            told.update({n: v for n, v in scalars.items() if n.startswith("seconds_")})
-            super().write(step, kind, scalars)
-
-    Loop.learn, training.RunLog = paced, Log
+    Loop.learn = paced  # pyright: ignore[reportAttributeAccessIssue]
     with tempfile.TemporaryDirectory() as folder:
         recipe.run(importlib.import_module("etils.epath").Path(folder))
 

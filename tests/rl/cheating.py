@@ -42,7 +42,7 @@ class Cheated:
     name, fingerprint = "cheated", "1"
 
     def __init__(self, programs: Sequence[Program]) -> None:
-        self.problems = [Problem(program.name, program) for program in programs]
+        self.problems = [Problem(program.name, {"program": program}) for program in programs]
 
     def prompt(self, problem: Problem) -> Prompt:
         return Prompt(f"{problem.id}\n")
@@ -51,7 +51,7 @@ class Cheated:
         return answer
 
     def jobs(self, problem: Problem, candidate: str) -> Mapping[str, Job]:
-        return {"tests": dataclasses.replace(problem.data.job(), source=candidate)}
+        return {"tests": dataclasses.replace(problem.data["program"].job(), source=candidate)}
 
     def score(self, problem: Problem, candidate: str, results: Mapping[str, Result]) -> Score:
         return shares(all_accepted(results), results)
@@ -72,7 +72,7 @@ class Shop:
     }
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.problems = [Problem(name, None) for name in names]
+        self.problems = [Problem(name, {}) for name in names]
 
     def prompt(self, problem: Problem) -> Prompt:
         return Prompt(f"Write total in prices.py, until test_prices.py passes. <{problem.id}>")
