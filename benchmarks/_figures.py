@@ -23,9 +23,12 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def add_start(parser: argparse.ArgumentParser) -> None:
-    """Options that say which weights a benchmark begins with."""
+    """Options that say which weights a benchmark begins with, and what it changes in a recipe."""
     parser.add_argument("--start", default="runs/programs", help="see configs/sft.py:programs")
     parser.add_argument("--tokenizer", default="", help="where it is, if not where START has it")
+    parser.add_argument(
+        "--override", action="append", default=[], metavar="PATH=VALUE", help="of codejax's recipe"
+    )
 
 
 def has_start(arguments: argparse.Namespace) -> bool:

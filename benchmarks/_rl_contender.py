@@ -84,6 +84,7 @@ def codejax(settings: Settings, turns: Turns) -> None:
             "--config.num_steps=100000",
             "--config.checkpointing.every_steps=100000",
             "--config.log_every_seconds=1000",
+            *(f"--config.{change}" for change in settings["overrides"]),
         ],
     )
     recipe = dataclasses.replace(recipe, estimator=Grpo(), held_out=None)

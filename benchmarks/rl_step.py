@@ -59,6 +59,7 @@ def main() -> None:
             f"--config.executor={arguments.executor}",
             f"--config.num_steps={arguments.warm + arguments.steps}",
             "--config.checkpointing.every_steps=100000",
+            *(f"--config.{change}" for change in arguments.override),
         ],
     )
     recipe = dataclasses.replace(recipe, held_out=None)

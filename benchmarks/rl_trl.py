@@ -8,7 +8,8 @@ Both go on from the same weights, written as a Hugging Face folder, with the rec
 tokens, one update, float32, no KL, no reference. The same workers judge both. Each is a process of
 its own, and they take turns, step by step; the first steps, which compile, are not counted. Wanted:
 twice as many steps a minute. TRL's interpreter needs trl, torch, grpcio, protobuf, zstandard and
-etils. About ten minutes.
+etils. About ten minutes. On a machine with other work set
+OMP_WAIT_POLICY=passive, without which TRL's threads spin and its steps take ten times as long.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -130,6 +131,7 @@ def main() -> None:
             "learning_rate": 1e-4,
             "trl_rows": arguments.trl_rows,
             "trl_compile": arguments.trl_compile,
+            "overrides": arguments.override,
         }
         file.write_text(json.dumps(settings))
         pythons = {"codejax": sys.executable, "trl": arguments.trl_python}
