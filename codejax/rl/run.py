@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from codejax.execution.client import connect
+from codejax.execution.fleet_settings import FleetSettings
 from codejax.generate.engine import Engine
 from codejax.library import open_model
 from codejax.objectives.critic import WithValues
@@ -49,6 +50,7 @@ FREE = (
     "checkpointing",
     "guarding",
     "executor",
+    "patience",
     "log_every_seconds",
 )
 
@@ -108,7 +110,10 @@ class PolicyRun:
                 mesh=self.publisher.mesh,
                 version=step,
             )
-            executor = stack.enter_context(contextlib.closing(connect(recipe.executor)))
+            fleet = FleetSettings(patience=recipe.patience)
+            executor = stack.enter_context(
+                contextlib.closing(connect(recipe.executor, settings=fleet))
+            )
             collector = stack.enter_context(
                 Collector(
                     engine,

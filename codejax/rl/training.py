@@ -40,17 +40,20 @@ class PolicyTraining(Recipe):
     """A run of reinforcement learning.
 
     start: weights to begin with, a folder or hf://OWNER/NAME; tokenizer: where it is, if not there.
-    tasks: whose problems are asked, each once in an epoch. prompts_per_step: problems of an update;
-    samples_per_prompt: answers to each. estimator: rewards into advantages. aggregation: how the
-    losses of tokens become one, a choice that has no default. length: of a row that answers are
-    packed into; rows: of a microbatch, over all devices. draws: how often a step may ask for
-    further problems in place of those whose answers are all worth the same. learns_cut: whether
-    answers that were cut off are learnt from. executor: `local:`, or the address of workers.
-    environment: what happens between a problem and its score. updates: parts of a
-    step's problems, each an update; epochs: how often it goes over them. With more than one of
-    either, all but the first are off policy. staleness: steps that an answer's weights may lack;
-    above 0, answers of later steps are drawn while a step learns.
+    tasks: whose problems are asked, each once in an epoch. prompts_per_step: problems of a step;
+    samples_per_prompt: answers to each. environment: what happens between a problem and its score.
+    executor: `local:`, or the address of workers; patience: seconds that an answer waits where
+    there are none, before its reward is absent.
+
+    estimator: rewards into advantages. aggregation: how the losses of tokens become one, a choice
+    that has no default. length: of a row that answers are packed into; rows: of a microbatch, over
+    all devices. draws: how often a step may ask for further problems in place of those whose
+    answers are all worth the same. learns_cut: whether answers that were cut off are learnt from.
     reward_kl: a penalty in rewards for leaving the starting weights.
+
+    updates: parts of a step's problems, each an update; epochs: how often it goes over them. With
+    more than one of either, all but the first are off policy. staleness: steps that an answer's
+    weights may lack; above 0, answers of later steps are drawn while a step learns.
     mesh: of the trainer, over all processes; sampling_mesh: of the sampler, one in each process,
     where it is another. sampling_devices: how many devices of each process are the sampler's alone;
     with 0 it shares the trainer's.
@@ -69,6 +72,7 @@ class PolicyTraining(Recipe):
     rollout: RolloutSettings = RolloutSettings()
     engine: EngineSettings = EngineSettings(slots=32, length=1024)
     executor: str = "local:"
+    patience: float = 600.0
     reward: Reward = Reward()
     estimator: Estimator | Flipped = Grpo()
     objective: Policy = Policy()
