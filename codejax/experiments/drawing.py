@@ -1,4 +1,4 @@
-"""Figures as such: the style, curves over steps, and a drawing saved as PNG and as SVG.
+"""Figures as such: the style, curves and layers over steps, a drawing saved as PNG and as SVG.
 
 The SVG names its colours by CSS variables (`--ink`, `--muted`, `--grid`, `--series-0`, ...), so
 that a page decides them for light and dark. No global matplotlib state is touched, nothing is read
@@ -119,21 +119,70 @@ def draw_lines(
                 marker=marker,
                 markersize=width + 1.5,
             )
-        axes.set_xlabel("step", loc="right")
-        axes.xaxis.set_major_locator(
-            MaxNLocator(nbins=8 if size is WIDE else 4, steps=[1, 2, 5, 10], integer=True)
-        )
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-        if formatter is not None:
-            axes.yaxis.set_major_formatter(formatter())
-        axes.grid(visible=False, axis="x")
+        _over_steps(axes, formatter, wide=size is WIDE)
         axes.margins(x=0.01)
         if from_zero:
             axes.set_ylim(bottom=0)
         if len(curves) > 1:
             _label_ends(axes, curves)
         return finish(drawing, name, title, caption, wide=size is WIDE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One part of a whole, over the steps that all its parts share."""
+
+    label: str
+    values: np.ndarray
+    colour: str
+
+
+def draw_layers(
+    name: str,
+    title: str,
+    caption: str,
+    steps: np.ndarray,
+    layers: Sequence[Layer],
+    *,
+    formatter: Callable[[], Formatter] | None = None,
+) -> Figure | None:
+    """Layers on one another, the first at the bottom, with their names beside them."""
+    if not layers or not len(steps):
+        return None
+    if len(steps) == 1:  # a step is as wide as itself
+        steps = np.array([steps[0] - 0.5, steps[0] + 0.5])
+        layers = [dataclasses.replace(one, values=np.repeat(one.values, 2)) for one in layers]
+    with matplotlib.rc_context(STYLE):
+        drawing = Drawing(figsize=WIDE, layout="constrained")
+        axes = drawing.subplots()
+        axes.stackplot(
+            steps,
+            [one.values for one in layers],
+            colors=[one.colour for one in layers],
+            labels=[one.label for one in layers],
+            linewidth=0,
+            alpha=0.85,
+        )
+        _over_steps(axes, formatter, wide=True)
+        axes.set_xlim(steps[0], steps[-1])
+        axes.set_ylim(bottom=0)
+        handles, labels = axes.get_legend_handles_labels()
+        place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
+        axes.legend(handles[::-1], labels[::-1], labelcolor=INK, **place)
+        return finish(drawing, name, title, caption, wide=True)
+
+
+def _over_steps(axes: Axes, formatter: Callable[[], Formatter] | None, *, wide: bool) -> None:
+    """Axes of something that has a value at each step."""
+    axes.set_xlabel("step", loc="right")
+    axes.xaxis.set_major_locator(
+        MaxNLocator(nbins=8 if wide else 4, steps=[1, 2, 5, 10], integer=True)
+    )
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    if formatter is not None:
+        axes.yaxis.set_major_formatter(formatter())
+    axes.grid(visible=False, axis="x")
 
 
 def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:

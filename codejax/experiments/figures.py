@@ -1,7 +1,7 @@
 """Figures of one run, or of several compared: each as PNG for files and as SVG for a page.
 
-In: `RunRecord`s. Out: `Figure`s; one that would have nothing to show is left out. Nothing is
-written.
+In: `RunRecord`s. Out: `Figure`s; one that would have nothing to show is left out. Those of
+reinforcement learning are drawn in `policy_figures.py`. Nothing is written.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -30,6 +30,7 @@ from codejax.experiments.drawing import (
     one_line,
     pick_colours,
 )
+from codejax.experiments.policy_figures import is_by_trial, policy_figures
 from codejax.experiments.record import RunRecord
 
 
@@ -40,23 +41,26 @@ def draw_figures(runs: Sequence[RunRecord]) -> list[Figure]:
         held_out_figure(runs),
         compression_figure(runs),
         *task_figures(runs),
+        *policy_figures(runs),
         *(small_figure(runs, *panel) for panel in PANELS),
     ]
     return [figure for figure in made if figure is not None]
 
 
-def loss_figure(runs: Sequence[RunRecord]) -> Figure | None:
+def loss_figure(
+    runs: Sequence[RunRecord], *, name: str = "loss", title: str = "Training loss"
+) -> Figure | None:
     """Training loss: what was logged, and its running mean."""
     curves = []
     for run, colour in zip(runs, pick_colours(len(runs)), strict=True):
         steps, values = run.series("train", "loss")
-        if len(steps):
+        if len(steps) and not is_by_trial(run):  # a policy's loss says nothing of how it does
             smooth = running_mean(values, max(1, len(values) // 40))
             faint = thin(steps, values)
             curves.append(Curve(label_of(run), *thin(steps, smooth), colour, faint))
     return draw_lines(
-        "loss",
-        "Training loss",
+        name,
+        title,
         "Cross-entropy in nats per token. Thin: as logged; thick: mean of the neighbouring 2.5%.",
         curves,
         size=WIDE,
@@ -98,7 +102,8 @@ def task_figures(runs: Sequence[RunRecord]) -> list[Figure | None]:
     k of one run, for the least k of several.
     """
     figures = []
-    for task in dict.fromkeys(kind for run in runs for kind in run.metrics):
+    kinds = dict.fromkeys(kind for run in runs for kind in run.metrics if kind != "train")
+    for task in kinds:
         several = len(runs) > 1
         most = 1 if several else None
         shown = [(run, name) for run in runs for name in shares_of(run, task)[:most]]
