@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --qui
 .PHONY: help quickstart test test-slow lint types format bench constraints clean
 
 help:
-	@echo "make quickstart   train a small code model on this machine and write a report (8 minutes)"
+	@echo "make quickstart   train a small code model on this machine, by SFT and RL too; a report (15 minutes)"
 	@echo "make test         the default suite (13 minutes on 2 cores)"
 	@echo "make test-slow    the long tests; installs torch and transformers"
 	@echo "make lint types   what CI checks besides the tests; make format mends what it can"

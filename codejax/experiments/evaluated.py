@@ -84,7 +84,7 @@ def _single(run: RunRecord, found: Mapping[str, Plain], folder: epath.PathLike) 
     rows = [[task, _verdicts(one)] for task, one in found.items() if one.get("verdicts")]
     if rows:
         yield table(["task", VERDICTS], rows)
-    pages = [(task, _link(run, one, folder)) for task, one in found.items() if "page" in one]
+    pages = [(task, page_link(run, one, folder)) for task, one in found.items() if "page" in one]
     where = "Every sample is on the page of its task, TASK/index.html in the work folder."
     if pages:
         links = [element("a", task, href=link) if link else task for task, link in pages]
@@ -111,7 +111,7 @@ def _verdicts(one: Plain) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in one["verdicts"].items())
 
 
-def _link(run: RunRecord, one: Plain, folder: epath.PathLike) -> str:
+def page_link(run: RunRecord, one: Plain, folder: epath.PathLike) -> str:
     """The address of a task's page, from the report; "" from or to a bucket."""
     target, start = os.fspath(run.path / one["page"]), os.fspath(folder)
     if "://" in target or "://" in start:

@@ -11,9 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from etils import epath
 
+from codejax.experiments.drawing import Figure
 from codejax.experiments.evaluated import evaluations
-from codejax.experiments.figures import MODES, Figure
+from codejax.experiments.figures import MODES
+from codejax.experiments.improved import improvement, improvement_figures
 from codejax.experiments.panes import panes
+from codejax.experiments.policy_figures import is_by_trial
 from codejax.experiments.record import Line, RunRecord
 from codejax.pages.markup import Html, element, facts, join, table
 from codejax.pages.spelling import BLANK, brief, clock, number, plain, short, spell
@@ -27,21 +30,24 @@ def page(
     runs: Sequence[RunRecord],
     figures: Sequence[Figure],
     *,
+    stages: Sequence[Figure] = (),
     command: str,
     folder: epath.PathLike = ".",
 ) -> str:
-    """The whole document; `command` makes the report again. folder: where it will lie, which links
-    to other files start from.
+    """The whole document; `command` makes the report again. stages: figures of what came after
+    pre-training. folder: where it will lie, which links to other files start from.
     """
-    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
+    single = len(runs) == 1
+    title = runs[0].name if single else f"{len(runs)} runs compared"
     sections = [
         _header(runs, title),
         *(_damage(run) for run in runs if run.damaged),
-        _tiles(runs[0]) if len(runs) == 1 else _comparison(runs),
+        _tiles(runs[0]) if single else _comparison(runs),
+        *(improvement(runs[0], [show_figure(one) for one in stages], folder) if single else ()),
         *_held_out(runs, _named(figures, "held_out")),
         *_compression(runs, _named(figures, "compression")),
         *_training(figure for figure in figures if figure.name not in ("held_out", "compression")),
-        *(section for run in runs for section in _samples(run, single=len(runs) == 1)),
+        *(section for run in runs for section in _samples(run, single=single)),
         *evaluations(runs, folder),
         *_data(runs[0]),
         *_provenance(runs),
@@ -109,8 +115,14 @@ def _key_figures(run: RunRecord) -> Iterator[tuple[str, str]]:
     bits = held_out_bits(run)
     if bits is not None:
         yield f"{bits:.3f}", "held-out bits per byte"
+    yield from improvement_figures(run)
     loss = run.last("train", "loss")
-    if loss is not None:
+    if is_by_trial(run):
+        yield f"{run.last('train', 'reward'):.3f}", "last mean reward"
+        for name in run.names("held_out"):
+            if name.endswith("/pass@1"):
+                yield f"{run.last('held_out', name):.1%}", f"last held-out {name}"
+    elif loss is not None:
         yield f"{loss:.3f}", "last training loss, nats per token"
     parameters = run.results.get("model", {}).get("parameters")
     if parameters is not None:

@@ -1,4 +1,4 @@
-"""What a model wrote beside what was wanted, each in grey context: two panes of a report."""
+"""What a model wrote beside what was wanted, each in grey context: panes of a report."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -15,24 +15,28 @@ def panes(sample: Mapping[str, Any], wanted: str) -> Html:
     """The model's text and the one that is called `wanted`: generated and truth of a sample, with
     its prefix and suffix.
     """
-    return element(
-        "div",
-        _pane("The model", sample, "generated", "made"),
-        _pane(wanted, sample, "truth", "truth"),
-        class_="panes",
+    around = sample["prefix"], sample.get("suffix", "")
+    return beside(
+        pane("The model", around, sample["generated"], "made"),
+        pane(wanted, around, sample["truth"], "truth"),
     )
 
 
-def _pane(name: str, sample: Mapping[str, Any], part: str, mark: str) -> Html:
-    """One version of a sample: grey context around the marked part."""
-    prefix, suffix = sample["prefix"], sample.get("suffix", "")
-    text = element(
+def beside(*shown: Html) -> Html:
+    """Panes, two in a row."""
+    return element("div", shown, class_="panes")
+
+
+def pane(name: str, around: tuple[str, str], text: str, mark: str) -> Html:
+    """A text, marked, in the grey context that stands before and after it."""
+    prefix, suffix = around
+    shown = element(
         "pre",
         _context(prefix, keep_end=True),
-        _marked(sample[part], mark),
+        _marked(text, mark),
         _context(suffix, keep_end=False),
     )
-    return element("div", element("div", name, class_="pane-name"), text)
+    return element("div", element("div", name, class_="pane-name"), shown)
 
 
 def _marked(text: str, mark: str) -> Html:

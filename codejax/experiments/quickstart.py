@@ -2,9 +2,9 @@
 
 In: a work folder. Out, in it: a corpus and tokenizer of what `InterpreterSources` finds, a training
 run, `results.json` with what was measured on files never seen and by running what the model wrote,
-`evaluation/` with every such sample, and `report/index.html`. Run again
-in the same folder, it skips what is done and goes on from where it was. Everything it does is done
-elsewhere; here is the order.
+`evaluation/` with every such sample, what an `Improvement` leaves, and `report/index.html`. Run
+again in the same folder, it skips what is done and goes on from where it was. Everything it does is
+done elsewhere; here is the order.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,10 +28,13 @@ from codejax.data.document import Document
 from codejax.evaluation.recipe import render
 from codejax.experiments.compression import Compression, measure
 from codejax.experiments.figures import MODES
+from codejax.experiments.improvement import Improvement, Improving
 from codejax.experiments.interpreter_sources import InterpreterSources
 from codejax.experiments.report import report
+from codejax.experiments.results import Results
 from codejax.experiments.samples import Samples, write_samples
 from codejax.experiments.small_benchmark import SmallBenchmark, measure_tasks
+from codejax.experiments.stages import render_stages
 from codejax.generate.engine import Engine, EngineSettings
 from codejax.generate.prompts import Prompts
 from codejax.generate.text import Texts
@@ -63,7 +65,8 @@ class Quickstart(Recipe):
     """What to find, and what to do with it.
 
     training: its corpora are "corpus/train" and "corpus/held_out", which are built in the work
-    folder. Its evaluation on the way may be of a part; the one after it is of all.
+    folder. Its evaluation on the way may be of a part; the one after it is of all. improvement:
+    what is done with the pre-trained model, if anything.
     """
 
     name: str = "quickstart"
@@ -73,6 +76,7 @@ class Quickstart(Recipe):
     compression: Compression = Compression()
     samples: Samples = Samples()
     benchmark: SmallBenchmark = SmallBenchmark()
+    improvement: Improvement | None = None
 
     def check(self) -> None:
         named = {source.corpus for source in self.training.data.sources}
@@ -91,6 +95,8 @@ class Quickstart(Recipe):
                 f"samples.length={self.samples.length} is longer than training.data.length="
                 f"{self.training.data.length}, the longest the model is trained on"
             )
+        if self.improvement and self.improvement.fine_tuning.model != self.training.model:
+            raise ValueError("improvement.fine_tuning.model must be training.model, which it tunes")
 
     def run(self, workdir: epath.Path) -> int:
         """All steps; the last line printed is the path of the report's page."""
@@ -116,6 +122,10 @@ class Quickstart(Recipe):
             if exit_code:
                 return exit_code
         self.measure(training, corpora["train"], corpora["held_out"], results, workdir)
+        if self.improvement is not None:
+            exit_code = Improving(self.improvement, workdir, results).run()
+            if exit_code:
+                return exit_code
         page = report([workdir], workdir / "report")
         print_results(console, results.values)
         console.print(f"done in {(time.monotonic() - start) / 60:.1f} minutes")
@@ -171,29 +181,6 @@ class Quickstart(Recipe):
         settings = EngineSettings(slots=slots, length=self.samples.length)
         engine = Engine(run.model, params, settings, mesh=run.mesh)
         return Texts(engine, Prompts(corpus.tokenizer))
-
-
-class Results:
-    """`results.json`, written whole after each step; a step whose result is there is not done."""
-
-    def __init__(self, path: epath.Path):
-        self._path = path
-        self.values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-
-    def drop(self, *names: str) -> None:
-        """Forget results, so that their steps are done again."""
-        self.values = {name: one for name, one in self.values.items() if name not in names}
-
-    def step(self, name: str, make: Callable[[], Any]) -> Any:
-        """The result of that name, made now if it is not there."""
-        if name not in self.values:
-            values = {**self.values, name: make()}
-            text = json.dumps(values, indent=1)
-            partial = self._path.with_name(self._path.name + ".partial")
-            partial.write_text(text)
-            partial.replace(self._path)
-            self.values = json.loads(text)
-        return self.values[name]
 
 
 def claim(recipe: Quickstart, workdir: epath.Path) -> None:
@@ -292,3 +279,7 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
         console.print(render(results["evaluations"]))
     if results["not_judged"]:
         console.print(f"Programs were not run on this machine: {results['not_judged']}")
+    if "stages" in results:
+        console.print(render_stages(results["stages"]))
+    if results.get("not_improved"):
+        console.print(f"Nothing could be learnt from programs: {results['not_improved']}")

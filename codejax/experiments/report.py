@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from codejax.experiments.figures import draw_figures
+from codejax.experiments.improved import stage_figures
 from codejax.experiments.page import page
 from codejax.experiments.record import read_runs
 from codejax.experiments.sweep_report import is_sweep, report_sweep
@@ -34,12 +35,14 @@ def report(workdirs: Sequence[epath.PathLike], output: epath.PathLike) -> epath.
         return report_sweep(workdirs[0], output)
     runs = read_runs(workdirs)
     figures = draw_figures(runs)
+    stages = stage_figures(runs[0]) if len(runs) == 1 else []
     output = epath.Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    for figure in figures:
+    for figure in [*figures, *stages]:
         (output / f"{figure.name}.png").write_bytes(figure.png)
     folders = " ".join(shlex.quote(str(run.path)) for run in runs)
     command = f"codejax report {folders} --output={shlex.quote(str(output))}"
     index = output / "index.html"
-    index.write_text(page(runs, figures, command=command, folder=output), encoding="utf-8")
+    text = page(runs, figures, stages=stages, command=command, folder=output)
+    index.write_text(text, encoding="utf-8")
     return index

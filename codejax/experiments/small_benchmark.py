@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from codejax.evaluation.loop import Settings, evaluate
 from codejax.evaluation.page import write_page
@@ -34,13 +34,15 @@ FOLDER = "evaluation"
 
 @spec
 class SmallBenchmark:
-    """num_programs: functions to write, and as many to fill a line in; 0 for neither. num_lines:
-    of held-out files, to fill in. num_samples: answers to each. sampling: how they are drawn; at
-    temperature 0, num_samples is 1. slots: answers that grow together. num_examples: shown, of
-    right ones and of wrong ones each. executor: `local:`, or the address of workers.
+    """num_programs: functions of each style, to write ("base") or to fill a line in ("infill"); 0
+    for none. num_lines: of held-out files, to fill in. num_samples: answers to each. sampling: how
+    they are drawn; at temperature 0, num_samples is 1. slots: answers that grow together.
+    num_examples: shown, of right ones and of wrong ones each. executor: `local:`, or the address of
+    workers.
     """
 
     num_programs: int = 60
+    styles: tuple[Literal["base", "infill"], ...] = ("base", "infill")
     num_lines: int = 64
     num_samples: int = 2
     sampling: Sampling = Sampling(max_new_tokens=40, temperature=0.2, top_p=0.95)
@@ -62,8 +64,7 @@ class SmallBenchmark:
         """What is asked; corpus: folder of files that the model never saw."""
         made: list[Dataset] = []
         if self.num_programs:
-            count = self.num_programs
-            made += [Programs(num_problems=count), Programs(num_problems=count, style="infill")]
+            made += [Programs(num_problems=self.num_programs, style=one) for one in self.styles]
         if self.num_lines:
             lines = LineInfill(corpus=corpus, num_problems=self.num_lines, before=400, after=200)
             made.append(lines)
@@ -143,7 +144,7 @@ def examples_of(folder: pathlib.Path, task: Programs, count: int) -> list[Plain]
             made.append(
                 {
                     "title": f"{problem['category']}, {task.style}",
-                    "note": f"{line['verdict']} · {_why(line)}",
+                    "note": f"{line['verdict']} · {why(line)}",
                     "prefix": prompt["text"],
                     "suffix": prompt["suffix"] or "",
                     "generated": line["text"],
@@ -167,7 +168,7 @@ def spread(lines: Sequence[Plain], count: int) -> Iterator[Plain]:
     yield from (line for _, _, line in sorted(ranked, key=lambda one: one[:2])[:count])
 
 
-def _why(line: Plain) -> str:
+def why(line: Plain) -> str:
     """How many calls gave what is wanted, and what the first other one gave."""
     tests = [test for job in line["jobs"].values() for test in job["tests"]]
     passed = sum(test["verdict"] == "AC" for test in tests)

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codejax.experiments.figures import SERIES, curve_of, draw_figures, shares_of
+from codejax.experiments.drawing import SERIES
+from codejax.experiments.figures import curve_of, draw_figures, shares_of
 from codejax.experiments.record import read_run
 from codejax.experiments.report import report
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 
@@ -15,25 +16,40 @@ from codejax.data.corpus_build import TrainBPE
 from codejax.data.fim import Fim
 from codejax.data.mixture import Data
 from codejax.data.rows import Source
-from codejax.experiments import quickstart
+from codejax.evaluation.records import read_records
+from codejax.execution.local import WorkerDied
+from codejax.experiments import improvement, quickstart
 from codejax.experiments.compression import Compression
+from codejax.experiments.improvement import Improvement, Improving
 from codejax.experiments.interpreter_sources import InterpreterSources
-from codejax.experiments.quickstart import Quickstart, Results, documents, placed
+from codejax.experiments.quickstart import Quickstart, documents, placed
+from codejax.experiments.report import report
+from codejax.experiments.results import Results
 from codejax.experiments.samples import Samples
 from codejax.experiments.small_benchmark import SmallBenchmark
+from codejax.generate.engine import EngineSettings
 from codejax.generate.requests import Sampling
 from codejax.model.attention import Attention
 from codejax.model.layers import GatedMLP
 from codejax.model.transformer import Model
 from codejax.objectives.next_token import NextToken
+from codejax.objectives.policy import Policy
+from codejax.parallel.mesh import ONE_DEVICE
 from codejax.recipe import RecipeError, check, freeze, loads
+from codejax.rl.aggregation import TokenMean
+from codejax.rl.rewards import Length, Reward
+from codejax.rl.training import PolicyTraining
+from codejax.rollout.collect import RolloutSettings
+from codejax.rollout.journal import read_lines
+from codejax.tasks.programs import Programs
 from codejax.train.checkpoint import Checkpointing
 from codejax.train.held_out import HeldOut
 from codejax.train.training import Training
 
 STEPS = ("data", "model", "held_out", "compression", "samples")
 STEPS += ("evaluations", "examples", "not_judged")
-TASKS = ("programs_held_out", "programs_held_out_infill", "line_infill")
+STEPS += ("stages", "cheats", "changes", "not_improved")
+TASKS = ("programs_held_out_infill", "line_infill")
 
 
 def small() -> Quickstart:
@@ -68,15 +84,55 @@ def small() -> Quickstart:
         ),
         benchmark=SmallBenchmark(
             num_programs=3,
+            styles=("infill",),
             num_lines=2,
             num_samples=1,
             sampling=Sampling(max_new_tokens=4),
             slots=2,
             executor="local:1",
         ),
+        improvement=small_improvement(training),
     )
     check(recipe)
     return freeze(recipe)
+
+
+def small_improvement(training: Training) -> Improvement:
+    """Two steps from examples, and two by trial."""
+    fine_tuning = dataclasses.replace(
+        training,  # type: ignore[type-var]
+        name="small_sft",
+        start=".",
+        data=Data(sources=(Source(corpus="programs/train"),), length=192),
+        held_out=None,
+        num_steps=2,
+    )
+    policy = PolicyTraining(
+        name="small_rl",
+        start="sft",
+        tasks=(Programs(split="train", num_problems=12),),
+        aggregation=TokenMean(),
+        num_steps=2,
+        prompts_per_step=2,
+        samples_per_prompt=2,
+        rollout=RolloutSettings(sampling=Sampling(max_new_tokens=4, temperature=1.0)),
+        engine=EngineSettings(slots=4, length=192, chunk=64),
+        objective=Policy(chunk=64),
+        reward=Reward(terms=(Length(max_length=8, always=True),)),  # some answers are better
+        executor="local:1",
+        length=192,
+        rows=2,
+        mesh=ONE_DEVICE,
+        checkpointing=Checkpointing(every_steps=1, keep_last=1, best_metric=""),
+    )
+    return Improvement(
+        examples=Programs(split="train", num_problems=12),
+        held_out_examples=0.1,
+        fine_tuning=fine_tuning,
+        policy=policy,
+        held_out=Programs(split="held_out", num_problems=3),
+        sampling=Sampling(max_new_tokens=4, temperature=1.0),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +171,74 @@ def test_the_model_is_evaluated_by_running_what_it_writes(workdir: epath.Path):
         assert one["absent"] == 0
         assert (workdir / one["page"]).exists()
         assert f'href="../evaluation/{task}/index.html"' in page
-    for task in TASKS[:2]:
-        assert results["evaluations"][task]["failed_generations"] == 0
-        assert sum(results["evaluations"][task]["verdicts"].values()) == 3
+    assert results["evaluations"][TASKS[0]]["failed_generations"] == 0
+    assert sum(results["evaluations"][TASKS[0]]["verdicts"].values()) == 3
     assert results["examples"]
+
+
+def test_three_models_are_asked_the_same(workdir: epath.Path):
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["not_improved"] == ""
+    assert tuple(results["stages"]) == ("pre-trained", "SFT", "RL")
+    asked = []
+    for one in results["stages"].values():
+        assert one["absent"] == 0
+        assert one["samples"] == sum(one["verdicts"].values()) == 3
+        assert (workdir / one["page"]).exists()
+        kept = read_records((workdir / one["page"]).parent)
+        asked.append({name: line["prompt"] for name, line in kept.problems.items()})
+    assert asked[0] == asked[1] == asked[2]
+    learnt = {line["problem"] for path in episodes(workdir) for line in read_lines(path)}
+    assert learnt
+    assert learnt.isdisjoint(asked[0])
+    assert results["cheats"]["while RL trained"]["judged"] == 8
+    assert [one["title"].split(", ")[1] for one in results["changes"]] == ["wrong in every stage"]
+    page = (workdir / "report/index.html").read_text()
+    for shown in ("From files to programs that run", "Rejected as a cheat", "Loss of fine-tuning"):
+        assert shown in page
+    assert (workdir / "report/verdicts.png").exists()
+
+
+def episodes(workdir: epath.Path) -> list[pathlib.Path]:
+    return sorted(pathlib.Path(workdir).glob("rl/episodes/*.jsonl"))
+
+
+def test_each_run_begins_with_the_weights_of_the_one_before(workdir: epath.Path):
+    starts = [loads((workdir / name / "recipe.json").read_text()).start for name in ("sft", "rl")]
+    assert starts == [str(workdir), str(workdir / "sft")]
+
+
+def test_an_improvement_goes_on_where_it_was(
+    workdir: epath.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = json.loads((workdir / "results.json").read_text())
+    known = {"stages": {name: before["stages"][name] for name in ("pre-trained", "SFT")}}
+    (tmp_path / "results.json").write_text(json.dumps(known))
+    done = []
+    monkeypatch.setattr(Training, "run", lambda *_: pytest.fail("SFT is done"))
+    monkeypatch.setattr(PolicyTraining, "run", lambda self, folder: done.append(folder) or 75)
+    recipe = small().improvement
+    assert recipe is not None
+    folder = epath.Path(tmp_path)
+    assert Improving(recipe, folder, Results(folder / "results.json")).run() == 75
+    assert done == [folder / "rl"]
+    assert json.loads((tmp_path / "results.json").read_text()) == known
+
+
+def test_without_a_sandbox_nothing_is_learnt_and_that_is_said(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(address: str) -> None:
+        raise WorkerDied("no isolation here")
+
+    monkeypatch.setattr(improvement, "open_executor", refuse)
+    recipe = small().improvement
+    assert recipe is not None
+    results = Results(epath.Path(tmp_path / "results.json"))
+    assert Improving(recipe, epath.Path(tmp_path), results).run() == 0
+    assert results.values == {"not_improved": "no isolation here"}
+    page = report([tmp_path], tmp_path / "report").read_text()
+    assert "nothing was learnt from running them: no isolation here" in page
 
 
 def test_report_comes_last_and_what_is_done_is_not_done_again(
@@ -129,6 +249,8 @@ def test_report_comes_last_and_what_is_done_is_not_done_again(
     monkeypatch.delattr(quickstart, "measure")
     monkeypatch.delattr(quickstart, "evaluate")
     monkeypatch.delattr(quickstart, "measure_tasks")
+    monkeypatch.delattr(PolicyTraining, "run")
+    monkeypatch.delattr(improvement, "evaluate")
     monkeypatch.delattr(InterpreterSources, "survey")
     (workdir / "report/index.html").unlink()
     assert small().run(workdir) == 0
@@ -190,23 +312,35 @@ def test_placed_leaves_the_recipe_alone():
 
 def spoil(name: str) -> Quickstart:
     recipe = small()
-    for part in (recipe.training, recipe.training.data.sources[0], recipe.samples):
+    for part in (recipe, recipe.training, recipe.training.data.sources[0], recipe.samples):
         object.__setattr__(part, "_frozen", False)
-    if name == "training.data":
+    if name == "improvement.fine_tuning.model":
+        recipe.improvement = small_improvement(other_model(recipe.training))
+    elif name == "training.data":
         recipe.training.data.sources[0].corpus = "elsewhere"
     elif name == "training.held_out":
         recipe.training.held_out = None
     elif name == "tokenizer.vocab_size":
-        recipe.training.model = Model(
-            vocab_size=640, width=16, num_layers=1, mixers=(Attention(num_heads=2),), ffns=()
-        )
+        recipe.training = other_model(recipe.training)
     else:
         recipe.samples.length = 256
     return recipe
 
 
+def other_model(training: Training) -> Training:
+    model = Model(vocab_size=640, width=16, num_layers=1, mixers=(Attention(num_heads=2),), ffns=())
+    return dataclasses.replace(training, model=model)  # type: ignore[type-var]
+
+
 @pytest.mark.parametrize(
-    "name", ["training.data", "training.held_out", "tokenizer.vocab_size", "samples.length"]
+    "name",
+    [
+        "training.data",
+        "training.held_out",
+        "tokenizer.vocab_size",
+        "samples.length",
+        "improvement.fine_tuning.model",
+    ],
 )
 def test_parts_that_do_not_fit_are_refused(name: str):
     with pytest.raises(ValueError, match=name):

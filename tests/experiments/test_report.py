@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from tolerances import tolerance
 
-from codejax.experiments import figures
 from codejax.experiments.compression import Compression
 from codejax.experiments.curves import MAX_POINTS, running_mean, smooth_rate, spread, thin
-from codejax.experiments.figures import SERIES, draw_figures
+from codejax.experiments.drawing import INK, SERIES
+from codejax.experiments.figures import draw_figures
 from codejax.experiments.record import RunRecord, read_run
 from codejax.experiments.report import report
 from codejax.pages import markup
@@ -281,7 +281,7 @@ def test_figures_need_only_what_a_run_has(tmp_path: pathlib.Path):
 def test_svg_colours_are_variables(tmp_path: pathlib.Path):
     for figure in draw_figures([read_run(make_run(tmp_path / "run"))]):
         assert "var(--" in figure.svg
-        assert not [colour for colour in (*SERIES, figures.INK) if colour in figure.svg]
+        assert not [colour for colour in (*SERIES, INK) if colour in figure.svg]
 
 
 def check_spread(place: Callable[[list[float], float], list[float]]) -> None:
