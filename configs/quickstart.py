@@ -43,7 +43,7 @@ def cpu() -> Quickstart:
         ),
         benchmark=SmallBenchmark(styles=("infill",)),
         improvement=Improvement(
-            examples=Programs(split="train", num_problems=3000),
+            examples=Programs(split="train", num_problems=6000),
             fine_tuning=_fine_tuning(),
             policy=_policy(),
             held_out=Programs(split="held_out", num_problems=300),
@@ -58,12 +58,12 @@ def _fine_tuning() -> Training:
     recipe.name = "quickstart_sft"
     recipe.start = "."
     recipe.data = Data(sources=(Source(corpus="programs/train"),), length=512)
-    recipe.held_out = HeldOut(corpus="programs/held_out", every_steps=50, min_bytes=0)
+    recipe.held_out = HeldOut(corpus="programs/held_out", every_steps=100, min_bytes=0)
     recipe.global_batch_size, recipe.num_microbatches = 4, 2
-    recipe.num_steps = 200
+    recipe.num_steps = 300
     recipe.optimizer = Muon(learning_rate=3e-3, weight_decay=0.1)
     recipe.schedule = Cosine(warmup_steps=20, final_fraction=0.1)
-    recipe.checkpointing = Checkpointing(every_steps=50, keep_last=1)
+    recipe.checkpointing = Checkpointing(every_steps=100, keep_last=1)
     return recipe
 
 
