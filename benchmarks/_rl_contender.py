@@ -112,13 +112,14 @@ def trl(settings: Settings, turns: Turns) -> None:
     library: Any = importlib.import_module("trl")
     transformers: Any = importlib.import_module("transformers")
     datasets: Any = importlib.import_module("datasets")
+    from codejax.execution.cache import Cache
     from codejax.execution.client import connect
 
     torch.set_num_threads(settings["cores"])
     task = problems_of(settings)
     by_id = {problem.id: problem for problem in task.problems}
     asked = [{"prompt": task.prompt(one).text, "problem": one.id} for one in task.problems]
-    executor, told = connect(settings["executor"]), {}
+    executor, told = connect(settings["executor"], cache=Cache()), {}  # as codejax's runs have
 
     def reward(completions: list[str], problem: list[str], **more: Any) -> list[float | None]:
         """What codejax's default reward is: 1 where all tests pass."""

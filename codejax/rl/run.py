@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
+from codejax.execution.cache import Cache
 from codejax.execution.client import connect
 from codejax.execution.fleet_settings import FleetSettings
 from codejax.generate.engine import Engine
@@ -112,7 +113,7 @@ class PolicyRun:
             )
             fleet = FleetSettings(patience=recipe.patience)
             executor = stack.enter_context(
-                contextlib.closing(connect(recipe.executor, settings=fleet))
+                contextlib.closing(connect(recipe.executor, cache=Cache(), settings=fleet))
             )
             collector = stack.enter_context(
                 Collector(

@@ -48,5 +48,8 @@ def summarize(episodes: Sequence[Episode], rewards: Sequence[float | None]) -> d
 
 
 def seconds_of_workers(episodes: Sequence[Episode]) -> float:
-    """Seconds that workers were busy with the jobs of these episodes, summed over their lanes."""
-    return sum(job["seconds"] for episode in episodes for job in episode.details.values())
+    """Seconds that workers were busy with the jobs of these episodes, summed over their lanes.
+    Equal programs for one problem are run once.
+    """
+    once = {(e.task, e.problem, e.candidate): e for e in episodes}
+    return sum(job["seconds"] for episode in once.values() for job in episode.details.values())

@@ -123,10 +123,12 @@ def write_start(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def command(start: pathlib.Path, executor: str, workdir: pathlib.Path, *changes: str) -> list[str]:
-    """`codejax run` of the recipe of this folder."""
+def command(
+    start: pathlib.Path, executor: str, workdir: pathlib.Path, *changes: str, recipe: str = "odds"
+) -> list[str]:
+    """`codejax run` of a recipe of this folder."""
     return [
-        *(sys.executable, "-m", "codejax", "run", f"--config={RECIPE}:odds"),
+        *(sys.executable, "-m", "codejax", "run", f"--config={RECIPE}:{recipe}"),
         *(f"--config.start={start}", f"--config.executor={executor}", *changes),
         f"--workdir={workdir}",
     ]
@@ -163,9 +165,11 @@ def finish(arguments: list[str], *, expect: int = 0, seconds: float = 240.0) -> 
 
 
 def journals(workdir: pathlib.Path) -> dict[int, list[Episode]]:
-    """The episodes of each step, as they came."""
-    files = sorted((workdir / "episodes").glob("*.jsonl"))
-    return {int(file.name[:8]): read_episodes(file).episodes for file in files}
+    """The episodes of each step, as they came, those of its first process first."""
+    found: dict[int, list[Episode]] = {}
+    for file in sorted((workdir / "episodes").glob("*.jsonl")):
+        found.setdefault(int(file.name[:8]), []).extend(read_episodes(file).episodes)
+    return found
 
 
 def num_lines(workdir: pathlib.Path, step: int) -> int:

@@ -5,9 +5,10 @@ from odds import Odds
 
 from codejax.generate.engine import EngineSettings
 from codejax.generate.requests import Sampling
+from codejax.objectives.critic import Critic
 from codejax.objectives.policy import Policy, Ppo
 from codejax.parallel.mesh import ONE_DEVICE
-from codejax.rl.advantage import Rloo
+from codejax.rl.advantage import Gae, Rloo
 from codejax.rl.aggregation import TokenMean
 from codejax.rl.training import PolicyTraining
 from codejax.rollout.collect import RolloutSettings
@@ -38,3 +39,11 @@ def odds() -> PolicyTraining:
         checkpointing=Checkpointing(every_steps=2, keep_last=2, keep_best=0, best_metric=""),
         log_every_seconds=0.0,
     )
+
+
+def odds_with_critic() -> PolicyTraining:
+    """The same with values that are learnt beside the policy."""
+    recipe = odds()
+    recipe.estimator = Gae()
+    recipe.objective = Policy(surrogate=Ppo(), critic=Critic(), chunk=16)
+    return recipe
