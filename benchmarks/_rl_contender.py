@@ -129,7 +129,10 @@ def trl(settings: Settings, turns: Turns) -> None:
         jobs, wanted = [], list(map(by_id.__getitem__, problem))
         for one, text in zip(wanted, completions, strict=True):
             candidate = task.extract(one, cut(text, task.prompt(one).stop))
-            jobs.append(task.jobs(one, candidate)["tests"])
+            job = task.jobs(one, candidate)["tests"]
+            jobs.append(
+                dataclasses.replace(job, stop="first_failure")
+            )  # as codejax's recipe has it
         results = executor.judge(jobs)
         values = [
             task.score(one, "", {"tests": result}).value

@@ -28,7 +28,9 @@ def programs() -> PolicyTraining:
         num_steps=40,
         prompts_per_step=16,
         samples_per_prompt=8,
-        rollout=RolloutSettings(sampling=Sampling(max_new_tokens=64, temperature=1.0)),
+        rollout=RolloutSettings(
+            sampling=Sampling(max_new_tokens=64, temperature=1.0), stops_early=True
+        ),
         engine=EngineSettings(slots=32, length=193, chunk=128, steps=8),
         estimator=Rloo(),
         objective=Policy(surrogate=Ppo(clip_low=0.2, clip_high=0.28), chunk=64),

@@ -145,11 +145,29 @@ class Teaching:
         return [self._assemble(part, kl_coefficient) for part in parts if _tells(part)]
 
     def _assemble(self, learnt: Sequence[Trainable], kl_coefficient: float | None) -> Batch:
-        batch = assemble(learnt, self.aggregation, length=self.length, multiple=self.rows)
+        told = learnt if self._learns_from_all else [one for one in learnt if _tells([one])]
+        batch = assemble(told, self.aggregation, length=self.length, multiple=self.rows)
+        if len(told) < len(learnt):
+            whole, part = (self._divisor(some) for some in (learnt, told))
+            shares = batch.streams["normalizer"] * np.float32(whole / part)
+            batch = dataclasses.replace(batch, streams={**batch.streams, "normalizer": shares})
         if kl_coefficient is None or self.objective.reference is None:
             return batch
         steered = np.full(batch.weights.shape, kl_coefficient, np.float32)
         return dataclasses.replace(batch, streams={**batch.streams, "kl_coefficient": steered})
+
+    @property
+    def _learns_from_all(self) -> bool:
+        """Whether a token has a gradient where its advantage is 0. Where it has none, its forward
+        pass is spared, and the others take over its part of the divisor.
+        """
+        objective = self.objective
+        return bool(objective.reference or objective.critic or objective.entropy_coefficient)
+
+    def _divisor(self, episodes: Sequence[Trainable]) -> float:
+        """What their tokens' losses are divided by."""
+        shares = [self.aggregation(one.is_own[1:]).normalizer for one in episodes]
+        return sum(float(share.sum(dtype=np.float64)) for share in shares)
 
     def _penalties(
         self,

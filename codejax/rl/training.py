@@ -20,7 +20,7 @@ from codejax.rl.advantage import Estimator, Flipped, Gae, Grpo, base_of
 from codejax.rl.aggregation import Aggregation
 from codejax.rl.curriculum import Curriculum
 from codejax.rl.held_out import HeldOutTasks
-from codejax.rl.rewards import Reward
+from codejax.rl.rewards import AllOrNothing, Reward
 from codejax.rl.run import PolicyRun
 from codejax.rl.shaping import AbsentLimit, AdaptiveKl, EntropyWatch
 from codejax.rl.teaching import RewardKl
@@ -141,7 +141,12 @@ class PolicyTraining(Recipe):
                     raise ValueError(f"environment=Agent wants tasks with files; {task!r} has none")
 
     def _check_sampling(self) -> None:
-        """Whether answers are drawn from what the trainer computes."""
+        """Whether answers are drawn from what the trainer computes, and judged for the reward."""
+        if self.rollout.stops_early and not isinstance(self.reward.main, AllOrNothing):
+            raise ValueError(
+                "rollout.stops_early leaves tests out that reward.main counts; it goes with "
+                "AllOrNothing alone"
+            )
         sampling = self.rollout.sampling
         plain = (sampling.top_k, sampling.top_p, sampling.min_p, sampling.repetition_penalty)
         if plain != (0, 1.0, 0.0, 1.0) or sampling.temperature == 0:

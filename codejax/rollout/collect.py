@@ -49,12 +49,15 @@ TICK = 1.0  # seconds that a step without anything to draw waits for news
 @spec
 class RolloutSettings:
     """sampling: of each answer. in_flight: calls of the executor at a time. sessions: of agents at
-    a time; no more than workers have, as others would wait for theirs only so long.
+    a time; no more than workers have, as others would wait for theirs only so long. stops_early:
+    whether a job's tests end with the first that fails: what is right stays so, and shares of tests
+    are not known.
     """
 
     sampling: Sampling = Sampling(max_new_tokens=512, temperature=1.0)
     in_flight: int = 256
     sessions: int = 8
+    stops_early: bool = False
 
     def check(self) -> None:
         self.sampling.check()
@@ -105,7 +108,11 @@ class Collector:
         self.environment = environment
         self._meter = Meter()
         self._workers = Bounded(
-            executor, in_flight=settings.in_flight, sessions=settings.sessions, meter=self._meter
+            executor,
+            in_flight=settings.in_flight,
+            sessions=settings.sessions,
+            meter=self._meter,
+            stops_early=settings.stops_early,
         )
         self._spell = Spelling(prompts.tokenizer)
         self._numbers, self._order = itertools.count(), itertools.count()

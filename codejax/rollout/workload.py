@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -63,12 +64,20 @@ class Meter:
 
 
 class Bounded:
-    """An executor that is asked so many things at a time at most; on one loop."""
+    """An executor that is asked so many things at a time at most; on one loop. stops_early: at a
+    job's first failing test.
+    """
 
     def __init__(
-        self, executor: Rooms | None, *, in_flight: int, sessions: int, meter: Meter
+        self,
+        executor: Rooms | None,
+        *,
+        in_flight: int,
+        sessions: int,
+        meter: Meter,
+        stops_early: bool = False,
     ) -> None:
-        self._executor, self._meter = executor, meter
+        self._executor, self._meter, self._stops_early = executor, meter, stops_early
         self._room, self._sessions = asyncio.Semaphore(in_flight), asyncio.Semaphore(sessions)
 
     async def ajudge(
@@ -77,6 +86,8 @@ class Bounded:
         """As `Executor.ajudge`."""
         if self._executor is None:
             raise ValueError("these jobs want an executor, and there is none")
+        if self._stops_early:
+            jobs = [dataclasses.replace(job, stop="first_failure") for job in jobs]
         async with self.busy():
             return await self._executor.ajudge(jobs, progress)
 

@@ -50,7 +50,9 @@ def survey_policy(*, answer: int = 4096, rollouts: int = 16) -> PolicyTraining:
         num_steps=500,
         prompts_per_step=64,
         samples_per_prompt=rollouts,
-        rollout=RolloutSettings(sampling=Sampling(max_new_tokens=answer, temperature=1.0)),
+        rollout=RolloutSettings(
+            sampling=Sampling(max_new_tokens=answer, temperature=1.0), stops_early=True
+        ),
         engine=EngineSettings(slots=256, length=length, chunk=512, steps=32),
         optimizer=AdamW(learning_rate=1e-6, weight_decay=0.0),
         schedule=Constant(warmup_steps=10),
@@ -75,7 +77,9 @@ def cpu_policy(*, answer: int = 64, rollouts: int = 8) -> PolicyTraining:
         num_steps=20,
         prompts_per_step=8,
         samples_per_prompt=rollouts,
-        rollout=RolloutSettings(sampling=Sampling(max_new_tokens=answer, temperature=1.0)),
+        rollout=RolloutSettings(
+            sampling=Sampling(max_new_tokens=answer, temperature=1.0), stops_early=True
+        ),
         engine=EngineSettings(slots=32, length=SMALL_PROMPT + answer + 1, chunk=128, steps=8),
         optimizer=AdamW(learning_rate=1e-4, weight_decay=0.0),
         schedule=Constant(warmup_steps=2),

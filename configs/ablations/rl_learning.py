@@ -23,11 +23,16 @@ from codejax.rl.aggregation import Aggregation, OverLength, SeqMeanTokenMean, To
 from codejax.rl.held_out import HeldOutTasks
 from codejax.rl.training import PolicyTraining
 from codejax.tasks.programs import Programs
+from codejax.train.optimizer import AdamW
 
 from ._policies import CPU_MEASURES, cpu_policy
 
 ANSWER = 64  # tokens
 CHUNK = 64
+LEVELS = (
+    1,
+    2,
+)  # of the programs: what the model can do at times, so that there is something to learn
 CLIPPED = Policy(surrogate=Ppo(clip_low=0.2, clip_high=0.28), chunk=CHUNK)
 
 
@@ -51,7 +56,7 @@ ALGORITHMS = {
 
 
 def cpu() -> Sweep:
-    """Fourteen rows of 30 steps, two updates each; 42 runs, on two cores, in over an hour. They
+    """Fourteen rows of 40 steps, two updates each; 42 runs, on two cores, in over an hour. They
     begin with the quickstart's model after fine-tuning.
 
     codejax sweep --config=configs/ablations/rl_learning.py:cpu --workdir=runs/rl_learning
@@ -64,7 +69,7 @@ def cpu() -> Sweep:
     return Sweep(
         name="rl_learning_cpu",
         about="Seven algorithms from one fine-tuned model, and each with its advantages' sign "
-        "turned round; small programs, 30 steps of 128 answers in two updates.",
+        "turned round; small programs, 40 steps of 128 answers in two updates.",
         rows=tuple(rows),
         measures=CPU_MEASURES,
     )
@@ -74,8 +79,9 @@ def _row(name: str, algorithm: Algorithm) -> Row:
     recipe: PolicyTraining = cpu_policy(answer=ANSWER)
     recipe.start = "runs/quickstart/sft"
     recipe.estimator, recipe.objective, recipe.aggregation = algorithm
-    recipe.num_steps, recipe.prompts_per_step, recipe.updates = 30, 16, 2
-    recipe.held_out = HeldOutTasks(
-        tasks=(Programs(split="held_out", num_problems=300),), every_steps=30, samples=2
-    )
+    recipe.tasks = (Programs(split="train", num_problems=1500, seed=1, levels=LEVELS),)
+    recipe.optimizer = AdamW(learning_rate=2e-4, weight_decay=0.0)
+    recipe.num_steps, recipe.prompts_per_step, recipe.updates = 40, 16, 2
+    measured = Programs(split="held_out", num_problems=200, seed=1, levels=LEVELS)
+    recipe.held_out = HeldOutTasks(tasks=(measured,), every_steps=40, samples=4, ks=(1, 4))
     return Row(name=name, recipe=recipe)

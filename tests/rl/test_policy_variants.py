@@ -22,16 +22,18 @@ from bells import (
     rewards_of,
     run,
 )
+from tolerances import tolerance
 
 from codejax.objectives.critic import Critic
 from codejax.rl.advantage import Gae, ReinforcePlusPlus, Remax
-from codejax.rl.aggregation import TokenMean
+from codejax.rl.aggregation import SeqMeanTokenMean, TokenMean
 from codejax.rl.assemble import Trainable, assemble, read_back
 from codejax.rl.held_out import HeldOutTasks, pass_rates
 from codejax.rl.loop import Stale, Standing, check_fresh
-from codejax.rl.teaching import RewardKl
+from codejax.rl.teaching import RewardKl, Teaching
 from codejax.rollout.asks import GREEDY
 from codejax.rollout.episode import read_episodes
+from codejax.tasks.task import Score
 
 
 def test_a_critic_learns_beside_the_policy(tmp_path):
@@ -85,6 +87,33 @@ def test_a_step_may_be_several_updates_and_all_but_the_first_are_off_policy(tmp_
         assert scalars["ratio_max"] > 1.001
     first, _ = run(tmp_path / "one", 1)
     assert quiet.lines[0][2]["reward"] == first.lines[0][2]["reward"]
+
+
+@pytest.mark.parametrize("aggregation", [TokenMean(), SeqMeanTokenMean()])
+def test_silent_answers_are_spared_and_the_gradient_is_the_same(tmp_path, monkeypatch, aggregation):
+    """Half of the problems are worth nothing whatever is answered."""
+    rung = Bells.score
+
+    def only_even(self, problem, candidate, results):
+        silent = problem.data["bell"] % 2
+        return Score(0.0) if silent else rung(self, problem, candidate, results)
+
+    monkeypatch.setattr(Bells, "score", only_even)
+    teaching = {"aggregation": aggregation}
+    spared, one = run(tmp_path / "spared", 1, teaching=teaching)
+    monkeypatch.setattr(Teaching, "_learns_from_all", True)
+    whole, two = run(tmp_path / "whole", 1, teaching=teaching)
+    (_, _, less), (_, _, more) = spared.lines[0], whole.lines[0]
+    assert less["tokens"] < more["tokens"]
+    for name in ("weight", "loss", "gradient_norm"):
+        assert less[name] == pytest.approx(more[name], rel=1e-5, abs=1e-7)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(
+            a, b, atol=tolerance("first_steps_of_adam"), rtol=0
+        ),
+        jax.device_get(one.state.params),
+        jax.device_get(two.state.params),
+    )
 
 
 def test_stale_answers_are_drawn_while_a_step_learns_and_never_staler(tmp_path):
