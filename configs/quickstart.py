@@ -75,8 +75,8 @@ def _policy() -> PolicyTraining:
     recipe.name = "quickstart_rl"
     recipe.start = "sft"
     recipe.tasks = (Programs(split="train", num_problems=1500, seed=1, levels=(1, 2)),)
-    recipe.num_steps = 70
-    recipe.optimizer = AdamW(learning_rate=2e-4, weight_decay=0.0)
+    recipe.num_steps, recipe.updates = 80, 2
+    recipe.optimizer = AdamW(learning_rate=5e-5, weight_decay=0.0)
     recipe.held_out = HeldOutTasks(
         tasks=(Programs(split="held_out", num_problems=90),), every_steps=20
     )

@@ -81,7 +81,7 @@ def cpu_policy(*, answer: int = 64, rollouts: int = 8) -> PolicyTraining:
             sampling=Sampling(max_new_tokens=answer, temperature=1.0), stops_early=True
         ),
         engine=EngineSettings(slots=32, length=SMALL_PROMPT + answer + 1, chunk=128, steps=8),
-        optimizer=AdamW(learning_rate=1e-4, weight_decay=0.0),
+        optimizer=AdamW(learning_rate=5e-5, weight_decay=0.0),
         schedule=Constant(warmup_steps=2),
         length=256,
         rows=8,

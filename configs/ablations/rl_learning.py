@@ -80,8 +80,8 @@ def _row(name: str, algorithm: Algorithm) -> Row:
     recipe.start = "runs/quickstart/sft"
     recipe.estimator, recipe.objective, recipe.aggregation = algorithm
     recipe.tasks = (Programs(split="train", num_problems=1500, seed=1, levels=LEVELS),)
-    recipe.optimizer = AdamW(learning_rate=2e-4, weight_decay=0.0)
+    recipe.optimizer = AdamW(learning_rate=5e-5, weight_decay=0.0)
     recipe.num_steps, recipe.prompts_per_step, recipe.updates = 40, 16, 2
     measured = Programs(split="held_out", num_problems=200, seed=1, levels=LEVELS)
-    recipe.held_out = HeldOutTasks(tasks=(measured,), every_steps=40, samples=4, ks=(1, 4))
+    recipe.held_out = HeldOutTasks(tasks=(measured,), every_steps=40, samples=3, ks=(1, 3))
     return Row(name=name, recipe=recipe)
