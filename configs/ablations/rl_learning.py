@@ -63,7 +63,7 @@ def cpu() -> Sweep:
     """
     rows = [_row(name, algorithm) for name, algorithm in ALGORITHMS.items()]
     rows += [
-        _row(f"{name}, flipped", one._replace(estimator=Flipped(estimator=one.estimator)))
+        _row(f"{name} flipped", one._replace(estimator=Flipped(estimator=one.estimator)))
         for name, one in ALGORITHMS.items()
     ]
     return Sweep(
