@@ -121,6 +121,8 @@ class Sweep(Recipe):
             if len(set(items)) < len(items):
                 raise ValueError(f"{name} has two of one name among {', '.join(map(str, items))}")
         for row in self.rows:
+            if "," in row.name:
+                raise ValueError(f"row {row.name!r}: --rows splits names at commas; use another")
             self.seeded(row, self.seeds[0])
 
     def seeded(self, row: Row, seed: int) -> Recipe:

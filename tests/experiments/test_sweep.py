@@ -155,6 +155,7 @@ def test_some_rows_and_seeds_from_the_command_line(
         (["--seeds=1", "--config.rows[*].recipe.rate=0.1"], "another recipe (rate: 0.5 -> 0.1)"),
         (["--config.name=others"], "w holds the sweep 'lines'"),
         (["--config.seeds=(0,0)"], "seeds has two of one name among 0, 0"),
+        (["--config.rows[1].name=a,b"], "row 'a,b': --rows splits names at commas"),
         (["--config.rows[1].name=///"], "the name '///' cannot be a folder's"),
         (["--config.rows[1].name=slope_1"], "rows has two of one name among slope_1, slope_1"),
         (["--config.seed_fields=sed"], "row 'slope 1': --config.sed: FittedLine has no field"),
