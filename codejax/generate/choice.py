@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 LOWEST = jnp.iinfo(jnp.int32).min
+RUN = 64  # tokens whose shares are added up before one of them is looked for
 
 
 class Choosing(NamedTuple):
@@ -47,14 +48,12 @@ def choose(logits_BV: jax.Array, how: Choosing, seen_BV: jax.Array) -> Choice:
     """Draw a token for each row. seen: which tokens a row's request has had so far, bool [B, V]."""
     shaped_BV = shape(logits_BV, how, seen_BV)
     greedy_B = how.temperature == 0
-
-    def draw() -> jax.Array:
-        return jnp.argmax(shaped_BV + _noise(how, shaped_BV.shape[1], greedy_B), axis=-1)
-
-    token_B = lax.cond(greedy_B.all(), lambda: jnp.argmax(shaped_BV, axis=-1), draw)
-    token_B = token_B.astype(jnp.int32)
-    log_prob_B = jnp.where(greedy_B, 0.0, _log_prob(shaped_BV, token_B))
-    return Choice(token_B, log_prob_B, _log_prob(logits_BV, token_B))
+    top_B1 = shaped_BV.max(axis=-1, keepdims=True)
+    share_BV = jnp.exp(shaped_BV - top_B1)
+    token_B = jnp.where(greedy_B, _first(shaped_BV == top_B1), _draw(share_BV, how))
+    log_prob_B = _at(shaped_BV, token_B) - top_B1[:, 0] - jnp.log(share_BV.sum(axis=-1))
+    raw_log_prob_B = _at(logits_BV, token_B) - jax.nn.logsumexp(logits_BV, axis=-1)
+    return Choice(token_B, jnp.where(greedy_B, 0.0, log_prob_B), raw_log_prob_B)
 
 
 def shape(logits_BV: jax.Array, how: Choosing, seen_BV: jax.Array) -> jax.Array:
@@ -83,18 +82,37 @@ def shape(logits_BV: jax.Array, how: Choosing, seen_BV: jax.Array) -> jax.Array:
     return jnp.where(scaled_BV >= least_B[:, None], scaled_BV, -jnp.inf)
 
 
-def _log_prob(logits_BV: jax.Array, token_B: jax.Array) -> jax.Array:
-    chosen_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=-1)[:, 0]
-    return chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)
+def _at(values_BV: jax.Array, index_B: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(values_BV, index_B[:, None], axis=-1)[:, 0]
 
 
-def _noise(how: Choosing, num_tokens: int, greedy_B: jax.Array) -> jax.Array:
-    """Gumbel noise by which the largest sum is a draw from the softmax; none for greedy rows."""
+def _first(is_one_BV: jax.Array) -> jax.Array:
+    """Where a row is true first; its last place, if nowhere. On a CPU `argmax` is much slower."""
+    V = is_one_BV.shape[1]
+    return jnp.where(is_one_BV, jnp.arange(V, dtype=jnp.int32), V - 1).min(axis=-1)
+
+
+def _draw(share_BV: jax.Array, how: Choosing) -> jax.Array:
+    """A token of each row, as likely as its share: where the shares, added up, pass a number drawn
+    from 0 to their sum. A run of tokens is found first, then the token in it.
+
+    One random number a row, where noise on every token (Gumbel) takes most of a choice's time.
+    """
+    B, V = share_BV.shape
+    share_BRC = jnp.pad(share_BV, ((0, 0), (0, -V % RUN))).reshape(B, -1, RUN)
+    total_BR = share_BRC.sum(axis=-1)
+    passed_BR = jnp.cumsum(total_BR, axis=-1)
 
     def of_row(seed: jax.Array, drawn: jax.Array) -> jax.Array:
-        return jax.random.gumbel(jax.random.fold_in(jax.random.key(seed), drawn), (num_tokens,))
+        return jax.random.uniform(jax.random.fold_in(jax.random.key(seed), drawn))
 
-    return jnp.where(greedy_B[:, None], 0.0, jax.vmap(of_row)(how.seed, how.drawn))
+    goal_B = jax.vmap(of_row)(how.seed, how.drawn) * passed_BR[:, -1]
+    run_B = (passed_BR <= goal_B[:, None]).sum(axis=-1)  # a uniform number is below 1
+    left_B = goal_B - (_at(passed_BR, run_B) - _at(total_BR, run_B))
+    share_BC = jnp.take_along_axis(share_BRC, run_B[:, None, None], axis=1)[:, 0]
+    place_B = (jnp.cumsum(share_BC, axis=-1) <= left_B[:, None]).sum(axis=-1)
+    last_B = jnp.where(share_BC > 0, jnp.arange(RUN), 0).max(axis=-1)  # sums are rounded
+    return (run_B * RUN + jnp.minimum(place_B, last_B)).astype(jnp.int32)
 
 
 def _keep_top_k(logits_BV: jax.Array, top_k_B: jax.Array) -> jax.Array:

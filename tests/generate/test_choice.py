@@ -83,10 +83,11 @@ def test_top_k_keeps_the_k_likeliest_and_their_equals(values, top_k):
     assert (kept == (logits_BV[0] >= threshold)).all()
 
 
+@pytest.mark.parametrize("size", [24, 200])
 @pytest.mark.parametrize("fields", SETTINGS, ids=str)
-def test_frequencies_match_the_distribution(fields):
+def test_frequencies_match_the_distribution(fields, size):
     """Chi-square of 20,000 draws of one row, each with a seed of its own."""
-    count, size = 20_000, 24
+    count = 20_000
     logits = np.random.default_rng(1).normal(0, 1.5, size).astype(np.float32)
     seen = np.arange(size) % 3 == 0
     rows = (jnp.broadcast_to(logits[None, :], (count, size)), how(count, **fields))
@@ -102,7 +103,7 @@ def test_frequencies_match_the_distribution(fields):
     assert excess < tolerance("chi_square_sigmas")
 
 
-def test_a_mutant_without_noise_of_its_own_is_found(monkeypatch):
+def test_each_row_draws_with_a_key_of_its_own():
     """Two rows that drew with one key would draw the same."""
     count = 4000
     logits = jnp.zeros((count, 24))
@@ -110,6 +111,17 @@ def test_a_mutant_without_noise_of_its_own_is_found(monkeypatch):
     alike = how(count)._replace(seed=np.zeros(count, np.uint32))
     assert len(set(_choose(logits, alike, seen).token.tolist())) == 1
     assert len(set(_choose(logits, how(count), seen).token.tolist())) == 24
+
+
+def test_what_is_impossible_is_never_drawn():
+    """Also where it stands between, before and after what is possible, and sums are rounded."""
+    count, size = 20_000, 300
+    logits = np.full(size, -np.inf, np.float32)
+    logits[[3, 70, 71, 190]] = [0.0, -1.0, 10.0, -12.0]
+    rows = (jnp.broadcast_to(logits[None, :], (count, size)), how(count))
+    made = _choose(*rows, jnp.zeros((count, size), bool))
+    assert set(made.token.tolist()) <= {3, 70, 71, 190}
+    assert np.isfinite(made.log_prob).all()
 
 
 def test_log_probabilities():
