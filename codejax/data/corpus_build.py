@@ -17,7 +17,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from codejax.data.bpe import train_bpe
 from codejax.data.build import build_corpus, settle
@@ -73,39 +73,57 @@ CHOICES = (TrainBPE, ExistingTokenizer, Bytes)
 
 
 @spec
-class CorpusBuild:
-    """Builds the training and the held-out corpus from sources; run again, it goes on or is done.
-
-    Of equal contents the first document stays, over all sources and both corpora, unless
-    `drop_duplicates` is off. `num_workers` processes tokenize: -1 is one a core, 0 none besides
-    this.
+class Build:
+    """What builds of corpora share. held_out: share of what is set aside, whole repositories or
+    questions. Of equal contents the first document stays, over all sources and both corpora, unless
+    `drop_duplicates` is off. shard_bytes: of content. `num_workers` processes tokenize: -1 is one a
+    core, 0 none besides this.
     """
 
-    name: str = "corpus"
-    sources: tuple[Tree | Jsonl | Parquet, ...]
-    tokenizer: TrainBPE | ExistingTokenizer | Bytes = TrainBPE()
-    held_out: float = 0.01  # share of the repositories
+    name: str
+    sources: tuple[Any, ...]
+    held_out: float = 0.02
     drop_duplicates: bool = True
-    shard_bytes: int = 256 << 20  # of content
+    shard_bytes: int = 256 << 20
     num_workers: int = -1
 
     def check(self) -> None:
         if not self.sources:
-            raise ValueError("sources is empty; wanted at least one Tree, Jsonl or Parquet")
+            raise ValueError("sources is empty; wanted at least one")
         check_sizes(self.held_out, self.shard_bytes, self.num_workers)
 
-    def run(self, workdir: epath.Path) -> int:
+    def build(
+        self, workdir: str | os.PathLike[str], tokenizer: TokenizerChoice, **kind: Any
+    ) -> int:
+        """Build them; the exit code. kind: what the documents are, as `build_corpora` has it."""
         build_corpora(
             Chain(self.sources),
             workdir,
-            tokenizer=self.tokenizer,
+            tokenizer=tokenizer,
             description=repr(self.sources),
             held_out=self.held_out,
             drop_duplicates=self.drop_duplicates,
             shard_bytes=self.shard_bytes,
             num_workers=self.num_workers,
+            **kind,
         )
         return 0
+
+
+@spec
+class CorpusBuild(Build):
+    """Builds the training and the held-out corpus from sources; run again, it goes on or is done.
+
+    held_out: share of the repositories.
+    """
+
+    name: str = "corpus"
+    sources: tuple[Tree | Jsonl | Parquet, ...]
+    tokenizer: TrainBPE | ExistingTokenizer | Bytes = TrainBPE()
+    held_out: float = 0.01
+
+    def run(self, workdir: epath.Path) -> int:
+        return self.build(workdir, self.tokenizer)
 
 
 def check_sizes(held_out: float, shard_bytes: int, num_workers: int) -> None:

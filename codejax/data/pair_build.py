@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from codejax.data.chat import ChatTemplate, own
 from codejax.data.chat_source import read_objects
-from codejax.data.corpus_build import Bytes, Chain, ExistingTokenizer, build_corpora, check_sizes
+from codejax.data.corpus_build import Build, Bytes, ExistingTokenizer
 from codejax.data.document import Document, Gauge, Skipped
 from codejax.data.languages import language_named
 from codejax.data.pairs import pair_document, parse_pair
@@ -52,38 +52,16 @@ def _pair_of(row: Any, path: str) -> Document | Skipped:
 
 
 @spec
-class PairBuild:
+class PairBuild(Build):
     """Builds the training and the held-out corpus of pairs; run again, it goes on.
 
-    held_out: share of the questions; pairs that ask the same stay on one side. num_workers as for
-    `CorpusBuild`.
+    held_out: share of the questions; pairs that ask the same stay on one side.
     """
 
     name: str = "pairs"
     sources: tuple[PairJsonl, ...]
     template: ChatTemplate = own()
     tokenizer: ExistingTokenizer | Bytes
-    held_out: float = 0.02
-    drop_duplicates: bool = True
-    shard_bytes: int = 256 << 20
-    num_workers: int = -1
-
-    def check(self) -> None:
-        if not self.sources:
-            raise ValueError("sources is empty; wanted at least one PairJsonl")
-        check_sizes(self.held_out, self.shard_bytes, self.num_workers)
 
     def run(self, workdir: epath.Path) -> int:
-        build_corpora(
-            Chain(self.sources),
-            workdir,
-            tokenizer=self.tokenizer,
-            description=repr(self.sources),
-            held_out=self.held_out,
-            template=self.template,
-            pairs=True,
-            drop_duplicates=self.drop_duplicates,
-            shard_bytes=self.shard_bytes,
-            num_workers=self.num_workers,
-        )
-        return 0
+        return self.build(workdir, self.tokenizer, template=self.template, pairs=True)

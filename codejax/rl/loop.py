@@ -1,4 +1,4 @@
-"""The loop of reinforcement learning: gather, judge, learn, publish, and again.
+"""The loop of learning from what one writes: gather, judge, learn, publish, and again.
 
 In: its parts, built by the recipe, and a `Standing` of the run. Out: the exit code, states that
 were saved, metrics. Every token that an update learns from was drawn with the weights that it
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from codejax.data.batch import Batch
 from codejax.rl.curriculum import Curriculum
 from codejax.rl.gather import Gatherer
 from codejax.rl.held_out import HeldOutTasks
@@ -65,24 +66,21 @@ class Standing:
 
 @dataclasses.dataclass(kw_only=True)
 class Loop:
-    """One run, from the state it is given to `num_steps`. draws: how often a step may ask for
-    further problems in place of those whose answers were all worth the same; 1 takes what comes.
-    epochs: how often a step learns from its answers. staleness: steps that an answer's weights may
-    lack. publish: puts the learner's parameters
-    where the sampler wants them; what it gives is the sampler's own where staleness is above 0.
-    reference: parameters that KL is measured to. lanes: programs that workers run at a time.
+    """One run, from the state it is given to `num_steps`. staleness: steps that an answer's weights
+    may lack. publish: puts the learner's parameters where the sampler wants them; what it gives is
+    the sampler's own where staleness is above 0. guide: adds what a teacher says to a batch on the
+    mesh. reference: parameters that KL is measured to. lanes: programs that workers run at a time.
+
+    draws: how often a step may ask for further problems in place of those whose answers were all
+    worth the same; 1 takes what comes. epochs: how often a step learns from its answers.
+    absent_limit: None where rewards may stay away.
     """
 
     learner: Learner
     gatherer: Gatherer
     problems: Problems
     teaching: Teaching
-    absent_limit: AbsentLimit
-    curriculum: Curriculum | None
-    adaptive_kl: AdaptiveKl | None
-    entropy_watch: EntropyWatch | None
     prompts_per_step: int
-    draws: int
     num_steps: int
     state: TrainState
     standing: Standing
@@ -91,12 +89,18 @@ class Loop:
     saver: Saver
     guard: Guard
     meta: Callable[[], dict[str, Any]]
-    epochs: int = 1
     staleness: int = 0
     publish: Callable[[Any], Any] = lambda params: params
+    guide: Callable[[Batch], Batch] = lambda batch: batch
     reference: Any = None
     held_out: HeldOutTasks | None = None
     lanes: Callable[[], int] = lambda: 0
+    draws: int = 1
+    epochs: int = 1
+    absent_limit: AbsentLimit | None = None
+    curriculum: Curriculum | None = None
+    adaptive_kl: AdaptiveKl | None = None
+    entropy_watch: EntropyWatch | None = None
 
     def run(self) -> int:
         """Train; DONE, RETRY (stopped by a signal, saved) or NONFINITE.
@@ -174,7 +178,8 @@ class Loop:
         found: list[Any] = []
         for _ in range(self.epochs):
             for batch in batches:
-                self.state, metrics = self.learner.update(self.state, self.learner.put(batch))
+                guided = self.guide(self.learner.put(batch))
+                self.state, metrics = self.learner.update(self.state, guided)
                 found.append(metrics)
         return merge([jax.tree.map(lambda value: value.item(), jax.device_get(m)) for m in found])
 
@@ -204,7 +209,8 @@ class Loop:
             found = self.gatherer.gather(self.step, posed)
             check_fresh(found, self.step, self.staleness)
             worth = [self.teaching.reward(episode) for episode in found]
-            standing.absent = self.absent_limit.add(standing.absent, worth)
+            if self.absent_limit is not None:
+                standing.absent = self.absent_limit.add(standing.absent, worth)
             self.record(posed, found)
             self.guard.beat()
             told = [True] * len(found)
@@ -240,7 +246,7 @@ class Loop:
     def steer(self, values: Mapping[str, float], num_rollouts: int) -> None:
         """Steer the coefficient of KL, and stop where entropy is gone."""
         standing = self.standing
-        if not values:
+        if "entropy" not in values:
             return
         if self.adaptive_kl is not None and standing.kl_coefficient is not None:
             kl = values["reference_kl"]

@@ -10,8 +10,8 @@ a pure function elsewhere.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,11 +42,31 @@ class RewardKl:
     estimator: Literal["k1", "k2", "k3"] = "k1"
 
 
+class Teaching(Protocol):
+    """What the loop asks of an algorithm. scored: what `score` gave, None for no streams."""
+
+    @property
+    def reward(self) -> Callable[[Episode], float | None]: ...
+
+    def score(
+        self, episodes: Sequence[Episode], learner: Learner, params: Any, reference: Any
+    ) -> Sequence[Streams]: ...
+
+    def batches(
+        self,
+        episodes: Sequence[Episode],
+        rewards: Sequence[float | None],
+        scored: Sequence[Streams] | None = None,
+        *,
+        kl_coefficient: float | None = None,
+    ) -> list[Batch]: ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Teaching:
-    """length: slots of a row; rows: a batch has a multiple of them. updates: parts of a step's
-    groups, each a batch. reward_kl: a penalty in rewards. learns_cut: whether answers that were cut
-    off are learnt from.
+class PolicyTeaching:
+    """What a reward teaches. length: slots of a row; rows: a batch has a multiple of them. updates:
+    parts of a step's groups, each a batch. reward_kl: a penalty in rewards. learns_cut: whether
+    answers that were cut off are learnt from.
     """
 
     reward: Reward

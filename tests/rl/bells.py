@@ -30,7 +30,7 @@ from codejax.rl.loop import Loop, Standing
 from codejax.rl.problems import Problems
 from codejax.rl.rewards import Reward, Weighted
 from codejax.rl.shaping import AbsentLimit
-from codejax.rl.teaching import Teaching
+from codejax.rl.teaching import PolicyTeaching
 from codejax.rollout.collect import Collector, RolloutSettings
 from codejax.tasks.task import Problem, Prompt, Score
 from codejax.train.optimizer import AdamW, build_optimizer
@@ -125,7 +125,7 @@ def make_loop(
             collector, workdir, samples=8, seed=seed, greedy=changes.pop("greedy", False)
         ),
         "problems": Problems([Bells()], seed),
-        "teaching": Teaching(**(teaching | changes.pop("teaching", {}))),
+        "teaching": PolicyTeaching(**(teaching | changes.pop("teaching", {}))),
         "absent_limit": AbsentLimit(),
         "curriculum": None,
         "adaptive_kl": None,

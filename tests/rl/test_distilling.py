@@ -77,7 +77,7 @@ def test_a_student_comes_closer_on_its_own_words_and_goes_on(folder, tmp_path):
     lines = run(recipe, tmp_path / "run")
     divergences = [line["divergence"] for line in lines]
     assert np.mean(divergences[-2:]) < 0.8 * divergences[0]
-    assert {"pass@1", "verdict/WA", "seconds_rollout", "seconds_teach"} <= lines[0].keys()
+    assert {"pass@1", "verdict/WA", "seconds_rollout", "seconds_train"} <= lines[0].keys()
     shutil.copytree(tmp_path / "run", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / "00000006")
     again = run(recipe, tmp_path / "cut")
@@ -88,6 +88,18 @@ def test_a_student_comes_closer_on_its_own_words_and_goes_on(folder, tmp_path):
         np.testing.assert_array_equal,
         *(jax.device_get(open_model(str(tmp_path / name)).params) for name in ("run", "cut")),
     )
+
+
+def test_old_words_are_learnt_from_too(folder, tmp_path):
+    """With weights a step older, in two updates, weighed by how likely they still are."""
+    recipe = recipe_in(folder, staleness=1, updates=2)
+    recipe.objective.correction_cap = 2.0
+    divergences = [line["divergence"] for line in run(recipe, tmp_path)]
+    assert np.mean(divergences[-2:]) < 0.8 * divergences[0]
+    recipe = recipe_in(folder)
+    recipe.objective.correction_cap = 2.0
+    with pytest.raises(ValueError, match="with staleness=0 and updates=1 all are fresh"):
+        recipe.check()
 
 
 def check_nothing_is_learnt(folder: pathlib.Path, workdir: pathlib.Path) -> None:

@@ -30,7 +30,7 @@ from codejax.rl.aggregation import SeqMeanTokenMean, TokenMean
 from codejax.rl.assemble import Trainable, assemble, read_back
 from codejax.rl.held_out import HeldOutTasks, pass_rates
 from codejax.rl.loop import Stale, Standing, check_fresh
-from codejax.rl.teaching import RewardKl, Teaching
+from codejax.rl.teaching import PolicyTeaching, RewardKl
 from codejax.rollout.asks import GREEDY
 from codejax.rollout.episode import read_episodes
 from codejax.tasks.task import Score
@@ -101,7 +101,7 @@ def test_silent_answers_are_spared_and_the_gradient_is_the_same(tmp_path, monkey
     monkeypatch.setattr(Bells, "score", only_even)
     teaching = {"aggregation": aggregation}
     spared, one = run(tmp_path / "spared", 1, teaching=teaching)
-    monkeypatch.setattr(Teaching, "_learns_from_all", True)
+    monkeypatch.setattr(PolicyTeaching, "_learns_from_all", True)
     whole, two = run(tmp_path / "whole", 1, teaching=teaching)
     (_, _, less), (_, _, more) = spared.lines[0], whole.lines[0]
     assert less["tokens"] < more["tokens"]
