@@ -33,7 +33,7 @@ def add_start(parser: argparse.ArgumentParser) -> None:
 
 def has_start(arguments: argparse.Namespace) -> bool:
     """Whether these weights are there; else says how to get some."""
-    if pathlib.Path(arguments.start).exists():
+    if arguments.start.startswith("hf://") or pathlib.Path(arguments.start).exists():
         return True
     print(f"there is no folder {arguments.start}; configs/sft.py:programs makes one")
     return False

@@ -2,8 +2,9 @@
 
     python benchmarks/rl_step.py --start=runs/programs --output=rl_step.json
 
-Steps of `configs/rl.py:programs` from the weights in `--start`, with a worker of one lane a core on
-this machine; the first steps, which compile, are not counted. Shares are of a step by the clock.
+Steps of `configs/rl.py:programs`, or of another of its recipes, from the weights in `--start`, with
+a worker of one lane a core on this machine; the first steps, which compile, are not counted. Shares
+are of a step by the clock.
 `execute` is what verdicts add to it: the time in which nothing could be drawn and they were waited
 for. `judging` is all the time with any verdict under way, most of which generation hides. About
 three minutes.
@@ -45,6 +46,7 @@ def split(line: Mapping[str, Any]) -> dict[str, float]:
 def main() -> None:
     parser = _figures.parser(__doc__)
     _figures.add_start(parser)
+    parser.add_argument("--recipe", default="programs", help="of configs/rl.py")
     parser.add_argument("--executor", default="local:", help="or the address of workers")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warm", type=int, default=3)
@@ -52,7 +54,7 @@ def main() -> None:
     if not _figures.has_start(arguments):
         return
     recipe: Any = load(
-        f"{RECIPE}:programs",
+        f"{RECIPE}:{arguments.recipe}",
         [
             f"--config.start={arguments.start}",
             f"--config.tokenizer={arguments.tokenizer}",

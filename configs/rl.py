@@ -43,3 +43,27 @@ def programs() -> PolicyTraining:
         ),
         checkpointing=Checkpointing(every_steps=10, keep_last=2, best_metric=""),
     )
+
+
+def programs_half_billion() -> PolicyTraining:
+    """An instruction model of half a billion parameters, 20 steps on one accelerator; for the time
+    of its parts, `benchmarks/rl_step.py --recipe=programs_half_billion`. Not run yet.
+
+    codejax run --config=configs/rl.py:programs_half_billion --workdir=runs/rl_half_billion
+    """
+    recipe = programs()
+    recipe.name = "rl_half_billion"
+    recipe.start = "hf://Qwen/Qwen2.5-Coder-0.5B-Instruct"
+    recipe.tasks = (Programs(split="train", num_problems=2000, style="chat"),)
+    recipe.num_steps, recipe.prompts_per_step, recipe.samples_per_prompt = 20, 32, 8
+    recipe.rollout = RolloutSettings(
+        sampling=Sampling(max_new_tokens=256, temperature=1.0), stops_early=True
+    )
+    recipe.engine = EngineSettings(slots=256, length=513, chunk=512, steps=16)
+    recipe.objective = Policy(surrogate=Ppo(clip_low=0.2, clip_high=0.28), chunk=256)
+    recipe.optimizer = AdamW(learning_rate=1e-6, weight_decay=0.0)
+    recipe.length, recipe.rows = 1024, 8
+    recipe.held_out = HeldOutTasks(
+        tasks=(Programs(split="held_out", num_problems=150, style="chat"),), every_steps=20
+    )
+    return recipe
