@@ -21,10 +21,12 @@ from etils import epath
 from scipy.special import stdtrit
 
 from codejax.evaluation.metrics import CONFIDENCE, interval, resampled_sums
+from codejax.experiments.problem_gains import crossed_interval, problem_gains
 from codejax.experiments.record import RunRecord, read_run
 from codejax.experiments.runs import Runs, Status
 from codejax.experiments.sweep import Measured, Sweep, chosen, run_name
 from codejax.pages.spelling import BLANK
+from codejax.rl.held_out import FOLDER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +55,15 @@ class Value:
 @dataclasses.dataclass(frozen=True)
 class Found:
     """A sweep as it stands. statuses, records: by row and seed; a run that has written no metrics
-    has no record. values: by measure's title, row and seed, of the runs that are done.
+    has no record. values: by measure's title, row and seed, of the runs that are done. by_problem:
+    the gain of each problem in the first measure, alike.
     """
 
     sweep: Sweep
     statuses: Mapping[tuple[str, int], Status]
     records: Mapping[tuple[str, int], RunRecord]
     values: Mapping[str, Mapping[tuple[str, int], Value]]
+    by_problem: Mapping[tuple[str, int], Mapping[str, float]]
 
     def missing(self) -> list[str]:
         """A line for each run that is not done, and for each done one that lacks a figure."""
@@ -90,6 +94,17 @@ class Found:
         """Less the figure of the same run at its first step."""
         values = self.of_row(measured, row).values()
         return self.over([value.value - value.first for value in values])
+
+    def gain_crossed(self, row: str) -> OverSeeds | None:
+        """The gain in the first measure with an interval over seeds and problems; None where runs
+        kept no answers.
+        """
+        gains = [gain for (name, _), gain in self.by_problem.items() if name == row and gain]
+        mean = self.gain(self.sweep.measures[0], row)
+        found = crossed_interval(gains, num_resamples=self.sweep.num_resamples)
+        if found is None or len(gains) < mean.seeds:
+            return None
+        return OverSeeds(mean.seeds, mean.mean, *found)
 
     def against(self, measured: Measured, row: str) -> OverSeeds:
         """Less the figure of the first row with the same seed."""
@@ -129,6 +144,7 @@ def read_found(sweep: Sweep, workdir: epath.PathLike) -> Found:
     statuses: dict[tuple[str, int], Status] = {}
     records: dict[tuple[str, int], RunRecord] = {}
     values: dict[str, dict[tuple[str, int], Value]] = {m.title: {} for m in sweep.measures}
+    by_problem: dict[tuple[str, int], Mapping[str, float]] = {}
     for row in sweep.rows:
         for seed in sweep.seeds:
             key, name = (row.name, seed), run_name(row, seed)
@@ -142,7 +158,17 @@ def read_found(sweep: Sweep, workdir: epath.PathLike) -> Found:
                 value = value_of(records[key], measured)
                 if value is not None:
                     values[measured.title][key] = value
-    return Found(sweep, statuses, records, values)
+            by_problem[key] = gains_of(runs.folder(name), records[key], sweep.measures[0])
+    return Found(sweep, statuses, records, values, by_problem)
+
+
+def gains_of(folder: epath.PathLike, run: RunRecord, measured: Measured) -> Mapping[str, float]:
+    """What a run that is done gained by problem; none where it kept no answers."""
+    value = value_of(run, measured)
+    steps, _ = run.series(measured.kind, measured.metric)
+    if value is None or measured.kind != FOLDER:
+        return {}
+    return problem_gains(folder, measured.metric, int(steps[0]), value.step)
 
 
 def value_of(run: RunRecord, measured: Measured) -> Value | None:
@@ -183,6 +209,9 @@ def first_table(found: Found, measured: Measured) -> Table:
     names = [row.name for row in sweep.rows]
     several = len(names) > 1
     head = ["row", "seeds", measured.title, "gain"]
+    crossed = {name: found.gain_crossed(name) for name in names}
+    is_crossed = any(crossed.values())
+    head += ["gain, over problems too"] if is_crossed else []
     head += [f"less {names[0]}"] if several else []
     published = {row.name: row.values for row in sweep.published.rows} if sweep.published else {}
     columns = sweep.published.columns if sweep.published else ()
@@ -191,6 +220,8 @@ def first_table(found: Found, measured: Measured) -> Table:
         level = found.level(measured, name)
         cells = [name, f"{level.seeds}/{len(sweep.seeds)}", spell(level, measured)]
         cells.append(spell(found.gain(measured, name), measured, signed=True))
+        if is_crossed:
+            cells.append(spell(crossed[name] or OverSeeds(0), measured, signed=True))
         if several:
             own = spell(found.against(measured, name), measured, signed=True)
             cells.append(own if number else BLANK)
@@ -225,7 +256,8 @@ def caveats(found: Found) -> list[str]:
     lines = [
         "Means are over seeds, of runs that are done. The intervals hold 95% of the means of seeds "
         f"drawn with putting back ({sweep.num_resamples:,} times): they are over seeds alone, and "
-        "not over the choice of problems. A gain is over the same run's first step."
+        "not over the choice of problems, but where a column says so: there problems are drawn "
+        "too. A gain is over the same run's first step."
     ]
     most = max((found.level(sweep.measures[0], row.name).seeds for row in sweep.rows), default=0)
     if 1 < most <= 5:
@@ -276,6 +308,12 @@ def table_csv(found: Found) -> str:
                 estimate: OverSeeds = getattr(found, kind)(measured, row.name)
                 figures = dataclasses.astuple(estimate)
                 lines.append([row.name, measured.title, kind, *figures])
+    for row in found.sweep.rows:
+        crossed = found.gain_crossed(row.name)
+        if crossed is not None:
+            title = found.sweep.measures[0].title
+            figures = dataclasses.astuple(crossed)
+            lines.append([row.name, title, "gain over problems too", *figures])
     names = [field.name for field in dataclasses.fields(OverSeeds)]
     return spell_csv(["row", "measure", "figure", *names], lines)
 
