@@ -16,7 +16,7 @@ from codejax.rl.training import PolicyTraining
 from codejax.tasks.programs import Programs
 from codejax.train.checkpoint import Checkpointing
 from codejax.train.held_out import HeldOut
-from codejax.train.optimizer import AdamW, Muon
+from codejax.train.optimizer import Muon
 from codejax.train.schedule import Cosine
 from codejax.train.training import Training
 
@@ -76,7 +76,6 @@ def _policy() -> PolicyTraining:
     recipe.start = "sft"
     recipe.tasks = (Programs(split="train", num_problems=1500, seed=1, levels=(1, 2)),)
     recipe.num_steps, recipe.updates = 80, 2
-    recipe.optimizer = AdamW(learning_rate=5e-5, weight_decay=0.0)
     recipe.held_out = HeldOutTasks(
         tasks=(Programs(split="held_out", num_problems=90),), every_steps=20
     )

@@ -12,7 +12,7 @@ from codejax.rollout.collect import RolloutSettings
 from codejax.tasks.programs import Programs
 from codejax.train.checkpoint import Checkpointing
 from codejax.train.optimizer import AdamW
-from codejax.train.schedule import Constant
+from codejax.train.schedule import Constant, Cosine
 
 
 def programs() -> PolicyTraining:
@@ -34,8 +34,8 @@ def programs() -> PolicyTraining:
         engine=EngineSettings(slots=32, length=193, chunk=128, steps=8),
         estimator=Rloo(),
         objective=Policy(surrogate=Ppo(clip_low=0.2, clip_high=0.28), chunk=64),
-        optimizer=AdamW(learning_rate=1e-4, weight_decay=0.0),
-        schedule=Constant(warmup_steps=2),
+        optimizer=AdamW(learning_rate=1e-4, b2=0.99, weight_decay=0.0),
+        schedule=Cosine(warmup_steps=4, final_fraction=0.05),
         length=256,
         rows=8,
         held_out=HeldOutTasks(
@@ -62,6 +62,7 @@ def programs_half_billion() -> PolicyTraining:
     recipe.engine = EngineSettings(slots=256, length=513, chunk=512, steps=16)
     recipe.objective = Policy(surrogate=Ppo(clip_low=0.2, clip_high=0.28), chunk=256)
     recipe.optimizer = AdamW(learning_rate=1e-6, weight_decay=0.0)
+    recipe.schedule = Constant(warmup_steps=2)
     recipe.length, recipe.rows = 1024, 8
     recipe.held_out = HeldOutTasks(
         tasks=(Programs(split="held_out", num_problems=150, style="chat"),), every_steps=20

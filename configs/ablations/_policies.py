@@ -14,7 +14,7 @@ from codejax.tasks.contests import CodeContests, LiveCodeBench
 from codejax.tasks.programs import Programs
 from codejax.train.checkpoint import Checkpointing
 from codejax.train.optimizer import AdamW
-from codejax.train.schedule import Constant
+from codejax.train.schedule import Constant, Cosine
 
 ABOUT = (
     "a survey's, with verl on 64 GPUs, learnt on codecontests-plus and measured on LiveCodeBench "
@@ -81,8 +81,8 @@ def cpu_policy(*, answer: int = 64, rollouts: int = 8) -> PolicyTraining:
             sampling=Sampling(max_new_tokens=answer, temperature=1.0), stops_early=True
         ),
         engine=EngineSettings(slots=32, length=SMALL_PROMPT + answer + 1, chunk=128, steps=8),
-        optimizer=AdamW(learning_rate=5e-5, weight_decay=0.0),
-        schedule=Constant(warmup_steps=2),
+        optimizer=AdamW(learning_rate=1e-4, b2=0.99, weight_decay=0.0),
+        schedule=Cosine(warmup_steps=4, final_fraction=0.05),
         length=256,
         rows=8,
         held_out=HeldOutTasks(

@@ -23,8 +23,6 @@ from codejax.rl.aggregation import Aggregation, OverLength, SeqMeanTokenMean, To
 from codejax.rl.held_out import HeldOutTasks
 from codejax.rl.training import PolicyTraining
 from codejax.tasks.programs import Programs
-from codejax.train.optimizer import AdamW
-from codejax.train.schedule import Cosine
 
 from ._policies import CPU_MEASURES, cpu_policy
 
@@ -57,7 +55,7 @@ ALGORITHMS = {
 
 
 def cpu() -> Sweep:
-    """Fourteen rows of 40 steps, two updates each; 42 runs, on two cores, in over an hour. They
+    """Fourteen rows of 40 steps, two updates each; 42 runs, on two cores, in some two hours. They
     begin with the quickstart's model after fine-tuning.
 
     codejax sweep --config=configs/ablations/rl_learning.py:cpu --workdir=runs/rl_learning
@@ -81,8 +79,6 @@ def _row(name: str, algorithm: Algorithm) -> Row:
     recipe.start = "runs/quickstart/sft"
     recipe.estimator, recipe.objective, recipe.aggregation = algorithm
     recipe.tasks = (Programs(split="train", num_problems=1500, seed=1, levels=LEVELS),)
-    recipe.optimizer = AdamW(learning_rate=1e-4, b2=0.99, weight_decay=0.0)
-    recipe.schedule = Cosine(warmup_steps=4, final_fraction=0.05)
     recipe.num_steps, recipe.prompts_per_step, recipe.updates = 40, 16, 2
     measured = Programs(split="held_out", num_problems=300, seed=1, levels=LEVELS)
     recipe.held_out = HeldOutTasks(tasks=(measured,), every_steps=40, samples=3, ks=(1, 3))
