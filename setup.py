@@ -34,9 +34,9 @@ RUNTIME = [
     "protobuf>=7.35.1",
     "prometheus_client>=0.22",
     "rapidfuzz>=3.10",
+    "jinja2>=3.1",
 ]
 TEST = ["pytest>=9.0", "pytest-xdist>=3.8", "hypothesis>=6.130", "pyyaml>=6.0"]
-TEST += ["jinja2>=3.1"]  # chat templates
 TEST += ["grpcio-tools==1.85.1"]  # which wrote codejax/execution/execution_pb2.py
 # The TPU compiler, for the tests that compile ahead of time; it has wheels for this platform alone.
 TEST += ["libtpu; platform_system == 'Linux' and platform_machine == 'x86_64'"]

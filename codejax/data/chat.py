@@ -241,7 +241,8 @@ def joined(parts: Iterable[tuple[np.ndarray, bool]]) -> Tokens:
 
 def parse_conversation(row: object) -> Conversation:
     """A conversation out of JSON: {"messages": [{"role", "content"}, ...]}, or {"prompt",
-    "completion"}. Other keys are passed over. ValueError for anything else.
+    "completion"}. `tool_calls` of a message become text behind its content; other keys are passed
+    over. ValueError for anything else.
     """
     if not isinstance(row, dict):
         raise ValueError(f"wanted a JSON object, found a {type(row).__name__}")
@@ -273,9 +274,28 @@ def _message(turn: object, number: int) -> Message:
     role, content = found.get("role"), found.get("content")
     if role not in ROLES:
         raise ValueError(f"message {number} has role {role!r}; wanted one of {', '.join(ROLES)}")
+    calls = [_call(call, number) for call in found.get("tool_calls") or ()]
+    if content is None and calls:
+        content = ""
     if not isinstance(content, str):
         raise ValueError(f"message {number} has no content that is a string")
-    return Message(role, content)
+    return Message(role, "\n".join([content] * bool(content or not calls) + calls))
+
+
+def _call(call: object, number: int) -> str:
+    """A call of a tool as the text that the assistant says (Hermes, and Qwen after it)."""
+    function = call.get("function", call) if isinstance(call, dict) else {}
+    name, arguments = function.get("name"), function.get("arguments", {})
+    try:
+        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except ValueError:
+        arguments = None
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        raise ValueError(
+            f"message {number} has a tool call without a name, or whose arguments are no JSON object"
+        )
+    said = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"<tool_call>\n{said}\n</tool_call>"
 
 
 def to_bytes(text: str) -> bytes:

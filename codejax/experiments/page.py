@@ -22,6 +22,7 @@ from codejax.pages.markup import Html, element, facts, join, table
 from codejax.pages.spelling import BLANK, brief, clock, number, plain, short, spell
 from codejax.pages.stylesheet import STYLESHEET
 from codejax.recipe import difference, fingerprint, render
+from codejax.rollout.page import PAGE, has_episodes
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -47,6 +48,7 @@ def page(
         *_held_out(runs, _named(figures, "held_out")),
         *_compression(runs, _named(figures, "compression")),
         *_training(figure for figure in figures if figure.name not in ("held_out", "compression")),
+        *_episodes(runs),
         *(section for run in runs for section in _samples(run, single=single)),
         *evaluations(runs, folder),
         *_data(runs[0]),
@@ -242,6 +244,13 @@ def _training(figures: Iterable[Figure]) -> Iterator[Html]:
     if drawn:
         yield element("h2", "Training")
         yield element("div", drawn, class_="figures")
+
+
+def _episodes(runs: Sequence[RunRecord]) -> Iterator[Html]:
+    """Where a run by trial can be read episode by episode."""
+    if len(runs) == 1 and has_episodes(runs[0].path):
+        link = element("a", "every episode", href=PAGE)
+        yield element("p", "What was asked, answered and judged: ", link, ".", class_="note")
 
 
 def show_figure(figure: Figure, *, titled: bool = True) -> Html:

@@ -17,6 +17,7 @@ from codejax.experiments.improved import stage_figures
 from codejax.experiments.page import page
 from codejax.experiments.record import read_runs
 from codejax.experiments.sweep_report import is_sweep, report_sweep
+from codejax.rollout.page import has_episodes, write_page
 
 
 def report(workdirs: Sequence[epath.PathLike], output: epath.PathLike) -> epath.Path:
@@ -43,6 +44,8 @@ def report(workdirs: Sequence[epath.PathLike], output: epath.PathLike) -> epath.
     folders = " ".join(shlex.quote(str(run.path)) for run in runs)
     command = f"codejax report {folders} --output={shlex.quote(str(output))}"
     index = output / "index.html"
+    if len(runs) == 1 and has_episodes(runs[0].path):
+        write_page(runs[0].path, name=runs[0].name, output=output)
     text = page(runs, figures, stages=stages, command=command, folder=output)
     index.write_text(text, encoding="utf-8")
     return index

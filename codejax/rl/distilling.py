@@ -43,12 +43,13 @@ class OnPolicyDistillation(OnPolicy):
 
     def check(self) -> None:
         super().check()
-        is_stale = self.staleness > 0 or self.updates > 1
-        if self.objective.correction_cap is not None and not is_stale:
-            raise ValueError(
-                "objective.correction_cap is for old answers; with staleness=0 and updates=1 all "
-                "are fresh"
-            )
+        if self.objective.correction_cap is not None:
+            if self.staleness == 0 and self.updates == 1:
+                raise ValueError(
+                    "objective.correction_cap is for old answers; with staleness=0 and updates=1 "
+                    "all are fresh"
+                )
+            self.check_plain_sampling(1.0)
         self.check_chunk(self.objective.chunk)
 
     def run(self, workdir: epath.Path) -> int:

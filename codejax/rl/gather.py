@@ -10,9 +10,8 @@ processes each asks for its share, in a file of its own, and all of them get all
 
 from __future__ import annotations
 
-import json
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 
@@ -21,15 +20,18 @@ from codejax.rollout.asks import Ask, asks_of
 from codejax.rollout.collect import TICK, Collector
 from codejax.rollout.episode import Episode, from_json, read_episodes
 from codejax.rollout.journal import Journal
+from codejax.rollout.recording import FOLDER
+from codejax.rollout.talk import Environment
 from codejax.train.agreement import lines_of_all
 
-FOLDER = "episodes"
 Key = tuple[str, str, int]
 
 
 class Gatherer:
     """Asks through a collector and keeps what comes. workdir: a local folder. samples: of each
-    problem of a step; greedy: whether its likeliest answer is wanted too.
+    problem of a step; greedy: whether its likeliest answer is wanted too. measured_in: the
+    environment of asks that are for no step, where it is another than the collector's. reward: what
+    is noted beside each episode of a step.
     """
 
     def __init__(
@@ -40,17 +42,24 @@ class Gatherer:
         samples: int,
         seed: int,
         greedy: bool = False,
+        measured_in: Environment | None = None,
+        reward: Callable[[Episode], float | None] | None = None,
     ) -> None:
+        self.reward = reward
+        self.measured_in = measured_in
         self.collector, self.samples, self.seed, self.greedy = collector, samples, seed, greedy
         self.workdir, self.folder = workdir, workdir / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
         self._steps: dict[int, _Step] = {}
         self._wanted: dict[Key, int | None] = {}  # asks under way, by the step that they are for
         self._others: dict[Key, Episode] = {}  # ended, for no step
+        self._ran: set[int] = set()  # hashes of programs that were run: an equal one is not
+        self.seconds_of_workers = 0.0  # that this process's asks kept lanes busy
 
     def begin(self, step: int, posed: Sequence[Posed]) -> None:
-        """Ask for what a step wants of these problems and does not have. What is absent is asked
-        for again, once workers are mended.
+        """Ask for what a step wants of these problems and does not have. What is absent of a step
+        that did not end is asked for again, once workers are mended; of one that did, it stays so,
+        as later steps have learnt from what came of it.
 
         Raises:
             ValueError: a file of the step is damaged in its middle.
@@ -72,8 +81,10 @@ class Gatherer:
         return _in_order(asks, (kept[key] for key in own))
 
     def end(self, step: int) -> None:
-        """Forget a step; its files stay."""
-        self._steps.pop(step).journal.close()
+        """Forget a step, of which nothing more is wanted; its files stay."""
+        ended = self._steps.pop(step)
+        ended.journal.close()
+        ended.mark.touch()
 
     def ask(self, asks: Sequence[Ask]) -> list[Episode]:
         """An episode of each of these asks, which are for no step, and are kept nowhere."""
@@ -88,16 +99,24 @@ class Gatherer:
         """One step of the collector."""
         for episode in self.collector.step(wait):
             key = key_of(episode)
+            self._count(episode)
             step = self._wanted.pop(key)
             if step is None:
                 self._others[key] = episode
             else:
-                self._steps[step].keep(episode)
+                self._steps[step].keep(episode, self.reward and self.reward(episode))
 
     def close(self) -> None:
         """Close all files."""
-        for step in list(self._steps):
-            self.end(step)
+        for step in self._steps.values():
+            step.journal.close()
+        self._steps.clear()
+
+    def _count(self, episode: Episode) -> None:
+        program = hash((episode.task, episode.problem, episode.candidate))
+        if program not in self._ran:
+            self._ran.add(program)
+            self.seconds_of_workers += sum(job["seconds"] for job in episode.details.values())
 
     def _asks(self, posed: Iterable[Posed]) -> list[Ask]:
         """Those of some problems, a group named by the problem's number."""
@@ -116,7 +135,7 @@ class Gatherer:
 
     def _submit(self, ask: Ask, step: int | None) -> None:
         self._wanted[_key(ask)] = step
-        self.collector.submit(ask)
+        self.collector.submit(ask, self.measured_in if step is None else None)
 
 
 class _Step:
@@ -125,15 +144,17 @@ class _Step:
     def __init__(self, folder: pathlib.Path, step: int) -> None:
         number = jax.process_index()
         path = folder / (f"{step:08d}.{number}.jsonl" if number else f"{step:08d}.jsonl")
+        self.mark = path.with_suffix(".ended")
         self.kept: dict[Key, Episode] = {}
         for file in sorted(folder.glob(f"{step:08d}.*jsonl")):
+            has_ended = file.with_suffix(".ended").exists()
             for episode in read_episodes(file).episodes:
-                if not episode.is_absent:
+                if has_ended or not episode.is_absent:
                     self.kept[key_of(episode)] = episode
         self.journal = Journal(path)
 
-    def keep(self, episode: Episode) -> None:
-        self.journal.append(json.loads(episode.to_json()))
+    def keep(self, episode: Episode, reward: float | None) -> None:
+        self.journal.append(episode.to_line() | {"reward": reward})
         self.kept[key_of(episode)] = episode
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 
 from codejax.recipe import spec
+from codejax.rl.shaping import AbsentLimit
 from codejax.rollout.asks import Ask, asks_of
 from codejax.rollout.episode import Episode
 from codejax.runlog.metrics import replace_text
@@ -38,6 +39,8 @@ class HeldOutTasks:
     def check(self) -> None:
         if not self.tasks or min(self.every_steps, self.samples) < 1:
             raise ValueError("tasks has at least one, every_steps and samples are at least 1")
+        if len({task.name for task in self.tasks}) < len(self.tasks):
+            raise ValueError("tasks has two of one name, which figures cannot tell apart")
         if not self.ks or min(self.ks) < 1 or max(self.ks) > self.samples:
             raise ValueError(
                 f"ks={self.ks} of pass@k: wanted some, from 1 to samples={self.samples}"
@@ -46,6 +49,9 @@ class HeldOutTasks:
     def measure(self, ask: Callable[[Sequence[Ask]], list[Episode]]) -> Measured:
         """pass@k of each task, pass@1 of its levels, and how many answers nothing is known of. A
         problem of which fewer than k answers are known is in no pass@k.
+
+        Raises:
+            TooManyAbsent: verdicts fail to come, and figures would be of what is left.
         """
         answers: dict[str, dict[str, list[bool]]] = {}
         tasks = cast("tuple[Task, ...]", self.tasks)
@@ -56,6 +62,7 @@ class HeldOutTasks:
                 for one in asks_of(task, task.problems, num_samples=self.samples, seed=self.seed)
             ]
         )
+        AbsentLimit().add([], [episode.score.value for episode in episodes])
         figures: dict[str, float] = {"absent": float(sum(e.is_absent for e in episodes))}
         for task in tasks:
             right: dict[str, list[bool]] = {}

@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ from codejax.rl.held_out import HeldOutTasks
 from codejax.rl.learner import Learner
 from codejax.rl.problems import Posed, Problems
 from codejax.rl.shaping import AbsentLimit, AdaptiveKl, EntropyWatch, has_signal
-from codejax.rl.summary import seconds_of_workers, summarize
+from codejax.rl.summary import Rewarded, summarize
 from codejax.rl.teaching import Teaching, group_of
 from codejax.rollout.asks import GREEDY
 from codejax.rollout.episode import Episode
@@ -48,12 +48,23 @@ class Collapsed(RuntimeError):
     """The policy's entropy is gone."""
 
 
+class Unanswered(RuntimeError):
+    """No prompt of a step could be asked."""
+
+
+class Took(NamedTuple):
+    """What a step gathered: all of it, and what is learnt from."""
+
+    all: list[Rewarded]
+    told: list[Rewarded]
+
+
 @dataclasses.dataclass(kw_only=True)
 class Standing:
     """What a run knows on the host, as JSON has it. asked: problems so far. begun: of each step
     that is asked for and not learnt from, the number and place of its problems. absent: the window
     of `AbsentLimit`. levels: the curriculum's. kl_coefficient: that of `AdaptiveKl`. entropies: of
-    every update, nats.
+    the answers of every step, nats a token.
     """
 
     asked: int = 0
@@ -141,36 +152,36 @@ class Loop:
         clock = Clock()
         before = self.gatherer.collector.times
         self.begin()
-        episodes, rewards = self.gather()
+        worked = self.gatherer.seconds_of_workers
+        took = self.gather()
         clock.lap("rollout")
         if self.staleness:
-            values = aside.run(lambda: self.teach(episodes, rewards), self.gatherer)
+            values = aside.run(lambda: self.teach(took.told), self.gatherer)
         else:
-            values = self.teach(episodes, rewards)
-        self.steer(values, len(episodes))
+            values = self.teach(took.told)
+        values |= summarize(took.all)
+        self.steer(values, len(took.told))
         clock.lap("train")
         self.step += 1
         self.gatherer.collector.update(self.publish(self.state.params), self.step)
         clock.lap("publish")
         self.guard.beat()
         after = self.gatherer.collector.times
-        values |= summarize(episodes, rewards) | clock.seconds
-        values |= {
+        values |= clock.seconds | {
             "seconds_generate": after.generating - before.generating,
             "seconds_waiting": after.waiting - before.waiting,
             "seconds_judging": after.judging - before.judging,
             "problems": float(self.standing.asked),
         }
         if self.lanes():
-            working = seconds_of_workers(episodes)
-            values["worker_use"] = working / (self.lanes() * sum(clock.seconds.values()))
+            worked = self.gatherer.seconds_of_workers - worked
+            values["worker_use"] = worked / (self.lanes() * sum(clock.seconds.values()))
         self.log.write(self.step, "train", values)
         return not values.get("nonfinite")
 
-    def teach(
-        self, episodes: Sequence[Episode], rewards: Sequence[float | None]
-    ) -> dict[str, float]:
+    def teach(self, told: Sequence[Rewarded]) -> dict[str, float]:
         """The updates of a step and their metrics; none where nothing is to be learnt."""
+        episodes, rewards = [one.episode for one in told], [one.reward for one in told]
         scored = self.teaching.score(episodes, self.learner, self.state.params, self.reference)
         batches = self.teaching.batches(
             episodes, rewards, scored, kl_coefficient=self.standing.kl_coefficient
@@ -199,37 +210,39 @@ class Loop:
         self.gatherer.begin(step, posed)
         return posed
 
-    def gather(self) -> tuple[list[Episode], list[float | None]]:
-        """Episodes of enough groups that say anything, or of as many as the draws gave."""
-        episodes: list[Episode] = []
-        rewards: list[float | None] = []
+    def gather(self) -> Took:
+        """Episodes of enough groups that say anything, or of as many as the draws gave.
+
+        Raises:
+            Unanswered: no prompt could be asked.
+        """
+        took = Took([], [])
         standing = self.standing
         posed = self.problems.at(standing.begun[str(self.step)])
         for draw in range(1, self.draws + 1):
             found = self.gatherer.gather(self.step, posed)
             check_fresh(found, self.step, self.staleness)
-            worth = [self.teaching.reward(episode) for episode in found]
+            worth = [Rewarded(episode, self.teaching.reward(episode)) for episode in found]
             if self.absent_limit is not None:
-                standing.absent = self.absent_limit.add(standing.absent, worth)
+                standing.absent = self.absent_limit.add(standing.absent, [w.reward for w in worth])
             self.record(posed, found)
             self.guard.beat()
-            told = [True] * len(found)
-            if self.draws > 1:
-                told = tells(found, worth)
-            episodes += [episode for episode, keep in zip(found, told, strict=True) if keep]
-            rewards += [reward for reward, keep in zip(worth, told, strict=True) if keep]
-            groups = dict.fromkeys(group_of(episode) for episode in episodes)
+            took.all.extend(worth)
+            took.told.extend(tells(worth) if self.draws > 1 else worth)
+            groups = dict.fromkeys(group_of(one.episode) for one in took.told)
             if len(groups) >= self.prompts_per_step:
                 first = set(list(groups)[: self.prompts_per_step])
-                keeps = [group_of(episode) in first for episode in episodes]
-                episodes = [e for e, keep in zip(episodes, keeps, strict=True) if keep]
-                rewards = [r for r, keep in zip(rewards, keeps, strict=True) if keep]
+                took = Took(took.all, [one for one in took.told if group_of(one.episode) in first])
                 break
             if draw < self.draws:
                 posed = self.pose(self.step)
+        if all(one.episode.finish == "failed" for one in took.all):
+            raise Unanswered(
+                f"no prompt of step {self.step} could be asked: {took.all[0].episode.message}"
+            )
         self.gatherer.end(self.step)
         del standing.begun[str(self.step)]
-        return episodes, rewards
+        return took
 
     def record(self, posed: Sequence[Posed], episodes: Sequence[Episode]) -> None:
         """Tell the curriculum how each problem did."""
@@ -245,20 +258,18 @@ class Loop:
 
     def steer(self, values: Mapping[str, float], num_rollouts: int) -> None:
         """Steer the coefficient of KL, and stop where entropy is gone."""
-        standing = self.standing
-        if "entropy" not in values:
+        standing, kl = self.standing, values.get("reference_kl")
+        coefficient = standing.kl_coefficient
+        if self.adaptive_kl is not None and coefficient is not None and kl is not None:
+            standing.kl_coefficient = self.adaptive_kl.next(coefficient, kl, num_rollouts)
+        if "answer_entropy" not in values:
             return
-        if self.adaptive_kl is not None and standing.kl_coefficient is not None:
-            kl = values["reference_kl"]
-            standing.kl_coefficient = self.adaptive_kl.next(
-                standing.kl_coefficient, kl, num_rollouts
-            )
-        standing.entropies.append(values["entropy"])
+        standing.entropies.append(values["answer_entropy"])
         if self.entropy_watch and self.entropy_watch.has_collapsed(standing.entropies):
             raise Collapsed(
                 f"the policy has collapsed: its entropy was {standing.entropies[0]:.3g} nats and "
-                f"is {values['entropy']:.3g}; lower the learning rate, or raise "
-                "objective.entropy_coefficient"
+                f"is {values['answer_entropy']:.3g}; begin anew in another workdir with a lower "
+                "learning rate, or a higher objective.entropy_coefficient"
             )
 
     def look(self) -> None:
@@ -312,14 +323,20 @@ class Aside:
 
 
 def merge(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of several updates: the largest of what is a maximum or a flag, and the mean of all else."""
+    """Of several updates: the mismatch of trainer and sampler in the first, before the policy is
+    another; the largest of what is a maximum or a flag; and the mean of all else.
+    """
     names = metrics[0] if metrics else {}
-    return {
-        name: max(one[name] for one in metrics)
-        if name.endswith("_max") or name == "nonfinite"
-        else sum(one[name] for one in metrics) / len(metrics)
-        for name in names
-    }
+    found = {}
+    for name in names:
+        values = [one[name] for one in metrics]
+        if name.startswith("mismatch"):
+            found[name] = values[0]
+        elif name.endswith("_max") or name == "nonfinite":
+            found[name] = max(values)
+        else:
+            found[name] = sum(values) / len(values)
+    return found
 
 
 def check_fresh(episodes: Sequence[Episode], version: int, staleness: int = 0) -> None:
@@ -336,10 +353,8 @@ def check_fresh(episodes: Sequence[Episode], version: int, staleness: int = 0) -
             )
 
 
-def tells(episodes: Sequence[Episode], rewards: Sequence[float | None]) -> list[bool]:
-    """Whether the group of each says anything: of the answers that were drawn."""
-    drawn = [n for n, episode in enumerate(episodes) if episode.sample != GREEDY]
-    groups = [group_of(episodes[n]) for n in drawn]
-    found = has_signal([rewards[n] for n in drawn], groups)
-    telling = {group for group, says in zip(groups, found, strict=True) if says}
-    return [group_of(episode) in telling for episode in episodes]
+def tells(worth: Sequence[Rewarded]) -> list[Rewarded]:
+    """Those of groups that say anything. A greedy answer is one more that others differ from."""
+    groups = [group_of(one.episode) for one in worth]
+    found = has_signal([one.reward for one in worth], groups)
+    return [one for one, says in zip(worth, found, strict=True) if says]

@@ -59,7 +59,7 @@ class OnPolicy(Recipe):
     updates: int = 1
     staleness: int = 0
     held_out: HeldOutTasks | None = None
-    checkpointing: Checkpointing = Checkpointing(every_steps=10)
+    checkpointing: Checkpointing = Checkpointing(every_steps=10, keep_best=0, best_metric="")
     guarding: Guarding = Guarding()
     log_every_seconds: float = 10.0
 
@@ -75,6 +75,11 @@ class OnPolicy(Recipe):
                 f"updates={self.updates} of a step: wanted 1 to prompts_per_step="
                 f"{self.prompts_per_step}"
             )
+        if self.checkpointing.best_metric:
+            raise ValueError(
+                f"checkpointing.best_metric={self.checkpointing.best_metric!r}: here the newest "
+                "are kept and none as the best; set it to ''"
+            )
         if self.engine.length > self.length + 1:
             raise ValueError(
                 f"engine.length={self.engine.length} lets an answer end beyond a row of length="
@@ -89,6 +94,24 @@ class OnPolicy(Recipe):
         """ValueError where a row is no number of chunks of the objective."""
         if self.length % chunk:
             raise ValueError(f"objective.chunk={chunk} does not divide length={self.length}")
+
+    def check_plain_sampling(self, temperature: float) -> None:
+        """ValueError where answers are drawn from anything but the distribution that the trainer
+        computes at this temperature.
+        """
+        sampling = self.rollout.sampling
+        plain = (sampling.top_k, sampling.top_p, sampling.min_p, sampling.repetition_penalty)
+        if plain != (0, 1.0, 0.0, 1.0) or sampling.temperature == 0:
+            raise ValueError(
+                "rollout.sampling must draw from the whole distribution: temperature above 0, "
+                "top_k=0, top_p=1, min_p=0, repetition_penalty=1; what is left out of a draw is "
+                "not left out of the trainer's log-probabilities"
+            )
+        if sampling.temperature != temperature:
+            raise ValueError(
+                f"rollout.sampling.temperature={sampling.temperature} and the trainer's "
+                f"temperature={temperature} must be equal"
+            )
 
     def check_start(self) -> None:
         """RecipeError where there is nothing to begin with."""

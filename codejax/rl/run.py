@@ -37,14 +37,19 @@ from codejax.rl.on_policy import OnPolicy
 from codejax.rl.problems import Problems
 from codejax.rl.publish import Publisher, sampler_mesh, trainer_mesh
 from codejax.rl.teaching import PolicyTeaching, Teaching
+from codejax.rollout.agent import Agent
 from codejax.rollout.collect import Collector
+from codejax.rollout.feedback import Feedback
+from codejax.rollout.one_turn import OneTurn
 from codejax.runlog import RunLog
 from codejax.tasks.task import Task
 from codejax.train.checkpoint import Checkpoints
 from codejax.train.guard import Guard
+from codejax.train.loop import NONFINITE
 from codejax.train.optimizer import build_optimizer
 from codejax.train.resume import check_resume
 from codejax.train.state import TrainState, abstract_state, create
+from codejax.train.weights import digest_of
 
 if TYPE_CHECKING:
     from codejax.rl.training import PolicyTraining
@@ -125,7 +130,7 @@ class OnPolicyRun(abc.ABC):
         return {"recipe": dumps(self.recipe), "data": self.data_fingerprint}
 
     def check_meta(self, meta: Mapping[str, Any], step: int) -> None:
-        """RecipeError where a checkpoint is of other data."""
+        """RecipeError where a checkpoint is of other data, or was compared with other weights."""
         if meta.get("data", self.data_fingerprint) != self.data_fingerprint:
             raise RecipeError(
                 f"the tasks' problems have changed since the checkpoint of step {step} was "
@@ -170,6 +175,7 @@ class OnPolicyRun(abc.ABC):
                     environment=recipe.environment,
                 )
             )
+            teaching = self.teaching()
             loop = Loop(
                 learner=self.learner,
                 gatherer=Gatherer(
@@ -178,11 +184,13 @@ class OnPolicyRun(abc.ABC):
                     samples=recipe.samples_per_prompt,
                     seed=recipe.seed,
                     greedy=self.greedy,
+                    measured_in=measured_in(recipe.environment),
+                    reward=teaching.reward,
                 ),
                 problems=Problems(
                     cast("tuple[Task, ...]", recipe.tasks), recipe.seed, self.curriculum
                 ),
-                teaching=self.teaching(),
+                teaching=teaching,
                 prompts_per_step=recipe.prompts_per_step,
                 num_steps=recipe.num_steps,
                 state=state,
@@ -199,7 +207,13 @@ class OnPolicyRun(abc.ABC):
                 curriculum=self.curriculum,
             )
             self.set_up(loop)
-            return loop.run()
+            exit_code = loop.run()
+            if exit_code == NONFINITE:
+                log.say(
+                    f"stopped: a loss or gradient of step {loop.step} was not finite; begin anew "
+                    "in another workdir, with a lower learning rate"
+                )
+            return exit_code
 
     def publish(self, params: Any) -> Any:
         """The parameters that answer, moved to where the sampler has them."""
@@ -238,6 +252,11 @@ class OnPolicyRun(abc.ABC):
         )
 
 
+def measured_in(environment: OneTurn | Feedback | Agent) -> OneTurn | Agent:
+    """Where held-out problems are asked: feedback would tell what their tests want."""
+    return OneTurn() if isinstance(environment, Feedback) else environment
+
+
 class PolicyRun(OnPolicyRun):
     """Reinforcement learning. reference: the starting parameters, where KL to them counts."""
 
@@ -246,6 +265,7 @@ class PolicyRun(OnPolicyRun):
         self.curriculum = recipe.curriculum
         self.greedy = isinstance(base_of(recipe.estimator), Remax)
         self.reference: Any = None
+        self.reference_digest = ""
         updates = recipe.updates * recipe.epochs
         super().__init__(recipe, workdir, recipe.objective, updates=updates)
 
@@ -273,7 +293,19 @@ class PolicyRun(OnPolicyRun):
     def keep(self, params: Any) -> bool:
         if self.policy.objective.reference or self.policy.reward_kl:
             self.reference = self.wrap(params)
+            self.reference_digest = digest_of(params)
         return self.reference is not None
+
+    def meta(self) -> dict[str, Any]:
+        return {**super().meta(), "reference": self.reference_digest}
+
+    def check_meta(self, meta: Mapping[str, Any], step: int) -> None:
+        super().check_meta(meta, step)
+        if meta.get("reference", self.reference_digest) != self.reference_digest:
+            raise RecipeError(
+                f"the weights in {self.policy.start} are not those that the policy was compared "
+                "with so far; bring those back"
+            )
 
     @property
     def has_critic(self) -> bool:

@@ -46,7 +46,7 @@ class AbsentLimit:
         if absent > most:
             raise TooManyAbsent(
                 f"{absent} of the last {len(window)} rewards are absent, more than {most:g}: the "
-                "workers fail, and learning would go on from what is left; mend them and run again"
+                "workers fail, and what is left is no fair sample; mend them and run again"
             )
         return window
 
@@ -75,8 +75,8 @@ class AdaptiveKl:
 
 @spec
 class EntropyWatch:
-    """Whether a policy has collapsed: the mean entropy of the last `window` updates is below
-    `share` of that of the first, or below `least` nats.
+    """Whether a policy has collapsed: the mean entropy of the answers of the last `window` steps is
+    below `share` of that of the first, or below `least` nats a token.
     """
 
     share: float = 0.1
@@ -88,7 +88,7 @@ class EntropyWatch:
             raise ValueError(f"window={self.window} is at least 1")
 
     def has_collapsed(self, entropies: Sequence[float]) -> bool:
-        """From the entropy of every update so far, in nats; False before there are two windows."""
+        """From the entropy of every step so far, in nats; False before there are two windows."""
         if len(entropies) < 2 * self.window:
             return False
         first, last = (

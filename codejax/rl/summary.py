@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,15 +15,22 @@ from codejax.rollout.asks import GREEDY
 from codejax.rollout.episode import Episode
 
 
-def summarize(episodes: Sequence[Episode], rewards: Sequence[float | None]) -> dict[str, float]:
+class Rewarded(NamedTuple):
+    """An episode and its reward, None where that is absent."""
+
+    episode: Episode
+    reward: float | None
+
+
+def summarize(worth: Sequence[Rewarded]) -> dict[str, float]:
     """Means over what is not absent; how many are; verdicts as shares of all episodes. Greedy
-    answers have a reward of their own.
+    answers have a reward of their own. answer_entropy: nats a token, estimated by what was drawn.
     """
-    likeliest = [r for e, r in zip(episodes, rewards, strict=True) if e.sample == GREEDY]
-    drawn = [n for n, episode in enumerate(episodes) if episode.sample != GREEDY]
-    episodes, rewards = [episodes[n] for n in drawn], [rewards[n] for n in drawn]
-    if not episodes:
+    likeliest = [reward for episode, reward in worth if episode.sample == GREEDY]
+    drawn = [one for one in worth if one.episode.sample != GREEDY]
+    if not drawn:
         return {"episodes": 0.0}
+    episodes, rewards = [one.episode for one in drawn], [one.reward for one in drawn]
     present = [reward for reward in rewards if reward is not None]
     values = [e.score.value for e in episodes if e.score.value is not None]
     groups = [group_of(episode) for episode in episodes]
@@ -36,6 +44,9 @@ def summarize(episodes: Sequence[Episode], rewards: Sequence[float | None]) -> d
         "answer_tokens": float(np.mean([episode.num_own for episode in episodes])),
         "cut_off": float(np.mean([episode.finish == "length" for episode in episodes])),
     }
+    if num_own := sum(episode.num_own for episode in episodes):
+        log_prob = sum(episode.log_probs.sum(dtype=np.float64) for episode in episodes)
+        figures["answer_entropy"] = float(-log_prob / num_own)
     if present:
         figures["reward"] = float(np.mean(present))
     known = [reward for reward in likeliest if reward is not None]
@@ -45,11 +56,3 @@ def summarize(episodes: Sequence[Episode], rewards: Sequence[float | None]) -> d
         figures["pass@1"] = float(np.mean([value >= 1.0 for value in values]))
     shares = {f"verdict/{name}": n / len(episodes) for name, n in sorted(verdicts.items())}
     return figures | shares
-
-
-def seconds_of_workers(episodes: Sequence[Episode]) -> float:
-    """Seconds that workers were busy with the jobs of these episodes, summed over their lanes.
-    Equal programs for one problem are run once.
-    """
-    once = {(e.task, e.problem, e.candidate): e for e in episodes}
-    return sum(job["seconds"] for episode in once.values() for job in episode.details.values())

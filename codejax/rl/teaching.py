@@ -86,12 +86,13 @@ class PolicyTeaching:
         before the update, where something is corrected by them; `values` of a critic; and
         `reference_log_probs`, where there is a reference. Nothing of greedy answers.
         """
-        found: list[dict[str, np.ndarray]] = [{} for _ in episodes]
         is_proximal = self.objective.correction is not None
-        if not (is_proximal or self.objective.critic or reference is not None):
-            return found
+        names = [PROXIMAL] * is_proximal
+        names += [VALUES] * (self.objective.critic is not None)
+        names += [REFERENCE] * (reference is not None)
         blank = [_blank(episode) for episode in episodes]
-        if not any(one.is_own.any() for one in blank):
+        found = [{name: np.zeros(len(one.tokens), np.float32) for name in names} for one in blank]
+        if not names or not any(one.is_own.any() for one in blank):
             return found
         batch = assemble(blank, self.aggregation, length=self.length, multiple=self.rows)
         placed = learner.put(batch)
@@ -120,7 +121,8 @@ class PolicyTeaching:
         *,
         kl_coefficient: float | None = None,
     ) -> list[Batch]:
-        """A batch of each part that has an answer better or worse than was to be expected. scored:
+        """A batch of each part that has an answer with a gradient: better or worse than was to be
+        expected, or any where a penalty, a bonus or a critic learns from all. scored:
         as `score` has it; None for no streams. kl_coefficient: in place of the recipe's.
         """
         scored = [{} for _ in episodes] if scored is None else scored
@@ -130,6 +132,8 @@ class PolicyTeaching:
             if episode.sample == GREEDY
         }
         drawn = [n for n, episode in enumerate(episodes) if episode.sample != GREEDY]
+        if not drawn:
+            return []
         members = [group_of(episodes[n]) for n in drawn]
         numbers = {name: number for number, name in enumerate(dict.fromkeys(members))}
         is_own = [episodes[n].is_own for n in drawn]
@@ -162,7 +166,11 @@ class PolicyTeaching:
             parts[part].append(
                 Trainable(tokens=episodes[n].tokens, is_own=is_own[place], streams=streams)
             )
-        return [self._assemble(part, kl_coefficient) for part in parts if _tells(part)]
+        return [
+            self._assemble(part, kl_coefficient)
+            for part in parts
+            if part and (self._learns_from_all or _tells(part))
+        ]
 
     def _assemble(self, learnt: Sequence[Trainable], kl_coefficient: float | None) -> Batch:
         told = learnt if self._learns_from_all else [one for one in learnt if _tells([one])]

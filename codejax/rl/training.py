@@ -76,19 +76,7 @@ class PolicyTraining(OnPolicy):
                 "rollout.stops_early leaves tests out that reward.main counts; it goes with "
                 "AllOrNothing alone"
             )
-        sampling = self.rollout.sampling
-        plain = (sampling.top_k, sampling.top_p, sampling.min_p, sampling.repetition_penalty)
-        if plain != (0, 1.0, 0.0, 1.0) or sampling.temperature == 0:
-            raise ValueError(
-                "rollout.sampling must draw from the whole distribution: temperature above 0, "
-                "top_k=0, top_p=1, min_p=0, repetition_penalty=1; what is left out of a draw is "
-                "not left out of the trainer's log-probabilities"
-            )
-        if sampling.temperature != self.objective.temperature:
-            raise ValueError(
-                f"rollout.sampling.temperature={sampling.temperature} and "
-                f"objective.temperature={self.objective.temperature} must be equal"
-            )
+        self.check_plain_sampling(self.objective.temperature)
 
     def run(self, workdir: epath.Path) -> int:
         """Train in a local work folder, from its newest good checkpoint on; the exit code."""

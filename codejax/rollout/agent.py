@@ -123,7 +123,10 @@ class Agent:
             if talk.num_own >= self.max_tokens:
                 return "length", f"it has drawn {self.max_tokens} tokens"
             if turn < self.max_turns:
-                talk.reply(told)
+                try:
+                    talk.reply(told)
+                except Unaskable as error:
+                    return "turns", str(error)
         return "turns", f"it has had {self.max_turns} turns"
 
     async def _perform(self, call: Call, workers: Workers, session: AsyncSession) -> str:

@@ -124,11 +124,11 @@ class Collector:
         self._generating = self._waiting = 0.0
         self._thread = Background("rollout")
 
-    def submit(self, ask: Ask) -> None:
-        """Have an ask played."""
+    def submit(self, ask: Ask, environment: Environment | None = None) -> None:
+        """Have an ask played, in another environment where one is given."""
         number = next(self._numbers)
         self._asks[number] = ask
-        self._thread.start(self._play(number, ask), self._done)
+        self._thread.start(self._play(number, ask, environment or self.environment), self._done)
 
     @property
     def num_unfinished(self) -> int:
@@ -248,13 +248,13 @@ class Collector:
         self._mail.put(_Wanted(-wish.turn, next(self._order), wish, future))
         return await future
 
-    async def _play(self, number: int, ask: Ask) -> None:
+    async def _play(self, number: int, ask: Ask, environment: Environment) -> None:
         sampling = self.settings.sampling
         if ask.sample == GREEDY:
             sampling = dataclasses.replace(sampling, temperature=0.0)
         talk = Talk(self._speak, self.prompts, sampling, ask.seed)
         try:
-            outcome = await self.environment.play(ask, talk, self._workers)
+            outcome = await environment.play(ask, talk, self._workers)
         except Unaskable as error:
             judged = Judged("", {}, Score(0.0))
             outcome = Outcome("failed", judged, str(error))

@@ -55,12 +55,12 @@ class Feedback:
             value = judged.score.value
             if value is None or value >= 1.0 or turn == self.max_turns:
                 break
-            talk.reply(self.reply(prompt, judged.results))
             try:
+                talk.reply(self.reply(prompt, judged.results))
                 said = await talk.say()
-            except Unaskable:
+            except Unaskable as error:
                 talk.take_back()
-                return Outcome("length", judged, "there was no room for another answer")
+                return Outcome("length", judged, f"there was no other answer: {error}")
         return Outcome(said.finish, judged)
 
     def reply(self, prompt: Prompt, results: Mapping[str, Result]) -> str:

@@ -1,7 +1,7 @@
 """The page of recorded episodes: figures, and every episode with what was said and what it earned.
 
-In: a folder with `episodes.jsonl`, also one that grows. Out: one HTML document, as
-`pages/browsing.py` makes them.
+In: a folder with `episodes.jsonl`, or with an `episodes/` that has files of steps, also ones that
+grow. Out: one HTML document, as `pages/browsing.py` makes them.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -21,7 +21,7 @@ from codejax.pages.markup import Html, element, table
 from codejax.pages.spelling import number, plain, short, spell
 from codejax.rollout.journal import Line, read_journal
 from codejax.rollout.page_script import SCRIPT
-from codejax.rollout.recording import FILE
+from codejax.rollout.recording import FILE, FOLDER
 from codejax.rollout.verdicts import fault_of
 from codejax.runlog.metrics import replace_text
 
@@ -29,25 +29,45 @@ PAGE = "episodes.html"
 MOST_EPISODES = 5_000
 
 
-def write_page(workdir: str | os.PathLike[str], *, name: str = "") -> pathlib.Path:
-    """Write `episodes.html` into the folder; returns its path. name: what it is called, by default
-    as the folder.
+def write_page(
+    workdir: str | os.PathLike[str],
+    *,
+    name: str = "",
+    output: str | os.PathLike[str] | None = None,
+) -> pathlib.Path:
+    """Write `episodes.html` into the folder, or into `output`; returns its path. name: what it is
+    called, by default as the folder. Of a run of many steps the newest are shown.
 
     Raises ValueError where no episode is recorded there.
     """
     folder = pathlib.Path(workdir)
     lines, num_torn = read_journal(folder / FILE)
+    files = [] if lines else sorted((folder / FOLDER).glob("*.jsonl"))
+    while files and len(lines) < MOST_EPISODES:
+        found, torn = read_journal(files.pop())
+        lines, num_torn = found + lines, num_torn + torn
     if not lines:
         raise ValueError(
-            f"{folder} holds no episodes: there is no {FILE} in it, or nothing in that"
+            f"{folder} holds no episodes: there is no {FILE} in it, or nothing in that, and no "
+            f"{FOLDER}/"
         )
-    text = page(lines, name or folder.resolve().name, num_torn)
-    replace_text(epath.Path(folder / PAGE), text)
-    return folder / PAGE
+    text = page(lines, name or folder.resolve().name, num_torn, num_older_files=len(files))
+    target = pathlib.Path(output or folder) / PAGE
+    replace_text(epath.Path(target), text)
+    return target
 
 
-def page(lines: Sequence[Line], name: str, num_torn: int = 0) -> str:
-    """The whole document, of lines as `Recording` writes them."""
+def has_episodes(workdir: str | os.PathLike[str]) -> bool:
+    """Whether there is something to write a page of."""
+    folder = pathlib.Path(workdir)
+    files = [folder / FILE, *(folder / FOLDER).glob("*.jsonl")]
+    return any(file.exists() and file.stat().st_size for file in files)
+
+
+def page(lines: Sequence[Line], name: str, num_torn: int = 0, *, num_older_files: int = 0) -> str:
+    """The whole document, of lines as `Recording` writes them. num_older_files: of steps that were
+    left out.
+    """
     newest = lines[-MOST_EPISODES:]
     header = element(
         "header",
@@ -58,6 +78,7 @@ def page(lines: Sequence[Line], name: str, num_torn: int = 0) -> str:
     body = [
         header,
         *(element("p", text, class_="warning") for text in _warnings(lines, num_torn)),
+        *([element("p", _older(num_older_files), class_="note")] if num_older_files else []),
         _tiles(lines),
         *_tables(lines),
         element("h2", "Episodes"),
@@ -74,6 +95,11 @@ def _lead(lines: Sequence[Line]) -> str:
         f"{len(lines):,} episodes of {len(problems):,} problems; their mean score is "
         f"{number(found, '.3f')}."
     )
+
+
+def _older(num_files: int) -> str:
+    steps = "1 earlier step" if num_files == 1 else f"{num_files:,} earlier steps"
+    return f"Without {steps}, whose episodes are in {FOLDER}/."
 
 
 def _warnings(lines: Sequence[Line], num_torn: int) -> Iterator[str]:

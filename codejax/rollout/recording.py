@@ -12,6 +12,7 @@ from codejax.rollout.episode import Episode
 from codejax.rollout.journal import Journal
 
 FILE = "episodes.jsonl"
+FOLDER = "episodes"  # of a run of reinforcement learning: such a file for each step
 
 
 class Recording:

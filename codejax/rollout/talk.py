@@ -28,7 +28,7 @@ from codejax.tasks.task import Prompt
 
 
 class Unaskable(ValueError):
-    """The policy cannot be asked: the prompt is too long, or not of a form that it knows."""
+    """The policy cannot be asked: there is no room, or no place in the chat, for what it hears."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,12 +124,9 @@ class Talk:
         return str(max(self._versions, default=-1))
 
     def begin(self, prompt: Prompt) -> None:
-        """What the policy is asked. Raises Unaskable."""
-        try:
-            ids = self.prompts.ids(prompt)
-            self._stop = self.prompts.stop_strings(prompt)
-        except ValueError as error:
-            raise Unaskable(str(error)) from error
+        """What the policy is asked. Raises ValueError where it knows no prompt of that form."""
+        ids = self.prompts.ids(prompt)
+        self._stop = self.prompts.stop_strings(prompt)
         self.is_chat = bool(prompt.messages)
         shown = [f"[{message.role}]\n{message.content}\n\n" for message in prompt.messages]
         text = "".join(shown) + prompt.text + (f"\n[suffix]\n{prompt.suffix}" * bool(prompt.suffix))
@@ -179,8 +176,9 @@ class Talk:
         self._hear("environment", ids, text)
 
     def take_back(self) -> None:
-        """Unsay the environment's last reply, which nothing has followed."""
-        assert self.turns[-1].speaker == "environment"
+        """Unsay the environment's last reply, if there is one that nothing has followed."""
+        if self.turns[-1].speaker != "environment":
+            return
         start = self.turns.pop().start
         for numbers in (self._tokens, self._log_probs, self._raw_log_probs, self._versions):
             del numbers[start:]

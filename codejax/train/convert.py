@@ -87,16 +87,17 @@ def _settings(
     weights: Weights, family: str | None, tokenizer: str | None
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """config.json and the other small files of a Hugging Face folder."""
-    origin = Path(weights.origin)
-    if weights.kind == "converted" and family is None and tokenizer is None:
+    schooled = weights.schooled()
+    origin = Path(schooled.origin)
+    if schooled.kind != "run" and family is None and tokenizer is None:
         config = huggingface.read_config(origin)
         return config, tokenizer_files.files_of(origin)
-    length = weights.recipe.data.length if weights.kind == "run" else _length(origin)
+    length = schooled.recipe.data.length if schooled.kind == "run" else _length(origin)
     given = tokenizer or str(origin)
     made = weights.tokenizer() if tokenizer is None else load_tokenizer(tokenizer)
     end = made.special.end_of_text
     # A run's texts begin as its documents did, wherever its tokenizer comes from.
-    begin = None if weights.kind == "run" else tokenizer_files.begin_of(given, made)
+    begin = None if schooled.kind == "run" else tokenizer_files.begin_of(given, made)
     begin = [end] if begin is None else begin
     template = weights.template()
     chat = None if template is None else Chat(template, made)

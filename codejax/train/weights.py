@@ -103,17 +103,29 @@ class Weights:
         rules.check_divides(model.abstract(), axes, mesh, "the mesh")
         return self.read(rules.shardings(axes, mesh))
 
+    def schooled(self) -> Weights:
+        """The weights whose training says how texts and chats are spelt: these, or those that a run
+        without data of its own began with.
+        """
+        if self.kind == "run" and not hasattr(self.recipe, "data"):
+            return find_weights(self.recipe.start).schooled()
+        return self
+
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the weights were trained with; ValueError where it cannot be used."""
-        if self.kind == "run" and not hasattr(self.recipe, "data"):
-            return find_weights(self.recipe.start).tokenizer()
-        if self.kind == "run":
+        if self.kind != "run":
+            return load_tokenizer(self.origin)
+        if hasattr(self.recipe, "data"):
             return Corpus(self.recipe.data.sources[0].corpus).tokenizer
-        return load_tokenizer(self.origin)
+        elsewhere = getattr(self.recipe, "tokenizer", "")
+        return (
+            load_tokenizer(elsewhere) if elsewhere else find_weights(self.recipe.start).tokenizer()
+        )
 
     def template(self) -> ChatTemplate | None:
         """What framed the conversations that a run was trained on, where their corpus still is."""
-        for source in self.recipe.data.sources if self.kind == "run" else ():
+        recipe = self.schooled().recipe
+        for source in recipe.data.sources if recipe is not None else ():
             folder = Path(source.corpus)
             if (folder / "manifest.json").is_file():
                 fields = load_manifest(folder).template

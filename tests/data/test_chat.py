@@ -181,6 +181,19 @@ def test_lines_become_documents(tmp_path: Path):
     assert documents[2].language == "python"
 
 
+def test_calls_of_tools_are_said_behind_the_content():
+    """Arguments may be an object, or its text as servers give it."""
+    call = {"name": "add", "arguments": {"a": 1, "é": [2]}}
+    said = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "é": [2]}}\n</tool_call>'
+    spelt = {"type": "function", "function": call | {"arguments": json.dumps(call["arguments"])}}
+    for given in (call, {"function": call}, spelt):
+        alone = turn("assistant", None) | {"tool_calls": [given]}
+        behind = turn("assistant", "So:") | {"tool_calls": [given, given]}
+        found = parse_conversation({"messages": [turn("user"), alone, turn("tool"), behind]})
+        assert found.messages[1].content == said
+        assert found.messages[3].content == f"So:\n{said}\n{said}"
+
+
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
@@ -190,6 +203,15 @@ def test_lines_become_documents(tmp_path: Path):
         ({"messages": []}, "line 2: messages is no list of turns"),
         ({"messages": [turn("user"), turn("bot")]}, "line 2: message 2 has role 'bot'; wanted one"),
         ({"messages": [turn("user", None)]}, "line 2: message 1 has no content that is a string"),
+        (
+            {
+                "messages": [
+                    turn("assistant", None)
+                    | {"tool_calls": [{"function": {"name": "f", "arguments": "["}}]}
+                ]
+            },
+            "line 2: message 1 has a tool call without a name",
+        ),
         ({"messages": [turn("user", "x" * 400)]}, "line 2 is above max_bytes=400"),
     ],
 )

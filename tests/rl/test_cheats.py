@@ -30,7 +30,7 @@ from codejax.execution.protocol import Verdict
 from codejax.generate.requests import Request, Sampling
 from codejax.rl.rewards import Compiled, Formed, Fraction, Memory, Reward, Speed
 from codejax.rl.shaping import AbsentLimit
-from codejax.rl.summary import summarize
+from codejax.rl.summary import Rewarded, summarize
 from codejax.rollout.agent import Agent
 from codejax.rollout.collect import RolloutSettings
 from codejax.rollout.episode import Episode, read_episodes
@@ -102,7 +102,7 @@ def check_recorded(episodes: list[Episode], folder: Path) -> None:
     """What was rejected as a cheat is told by the figures of a step, and by the records."""
     caught = [episode for episode in episodes if episode.verdict == "SEC"]
     assert caught
-    figures = summarize(episodes, [Reward()(episode) for episode in episodes])
+    figures = summarize([Rewarded(episode, Reward()(episode)) for episode in episodes])
     assert figures["verdict/SEC"] == len(caught) / len(episodes)
     assert figures["reward"] == 0.0
     with Recording(folder) as recording:

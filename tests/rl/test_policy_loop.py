@@ -134,7 +134,7 @@ def test_a_few_absent_rewards_are_left_out(tmp_path, monkeypatch):
 
 
 def test_a_collapsed_policy_ends_a_run(tmp_path):
-    with pytest.raises(Collapsed, match="lower the learning rate"):
+    with pytest.raises(Collapsed, match="with a lower learning rate"):
         run(tmp_path, 6, entropy_watch=EntropyWatch(least=100.0, window=1))
 
 
