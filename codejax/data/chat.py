@@ -292,7 +292,8 @@ def _call(call: object, number: int) -> str:
         arguments = None
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise ValueError(
-            f"message {number} has a tool call without a name, or whose arguments are no JSON object"
+            f"message {number} has a tool call without a name, or without arguments that are a "
+            "JSON object"
         )
     said = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
     return f"<tool_call>\n{said}\n</tool_call>"

@@ -8,11 +8,13 @@ of terms. Whether a program cheats is the executor's business; one that was caug
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from codejax.execution.protocol import Verdict
 from codejax.recipe import spec
+from codejax.rollout.episode import Turn
 from codejax.tasks.task import Score
 
 MEGABYTE = 1 << 20
@@ -36,6 +38,8 @@ class Judged(Protocol):
     def finish(self) -> str: ...
     @property
     def details(self) -> Mapping[str, Any]: ...
+    @property
+    def turns(self) -> Sequence[Turn]: ...
 
 
 @spec
@@ -80,13 +84,28 @@ class Weighted:
 
 @spec
 class Formed:
-    """amount for an answer that holds a candidate at all."""
+    """amount for an answer that holds a candidate, and, where there is a `pattern`, whose last turn
+    matches that from its begin to its end: a regular expression whose . is any character.
+    """
 
     amount: float = 0.1
+    pattern: str = ""
+
+    def check(self) -> None:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(
+                f"pattern={self.pattern!r} is no regular expression: {error}"
+            ) from error
 
     def __call__(self, judged: Judged) -> float:
         """0 or amount."""
-        return self.amount * bool(judged.candidate.strip())
+        if not judged.candidate.strip():
+            return 0.0
+        said = ["", *(turn.text for turn in judged.turns if turn.speaker == "policy")]
+        is_formed = not self.pattern or re.fullmatch(self.pattern, said[-1], re.DOTALL)
+        return self.amount * bool(is_formed)
 
 
 @spec

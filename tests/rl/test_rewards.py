@@ -22,6 +22,7 @@ from codejax.rl.rewards import (
     Speed,
     Weighted,
 )
+from codejax.rollout.episode import Turn
 from codejax.tasks.task import Score
 
 
@@ -44,6 +45,8 @@ class Sample:
             }
         }
     )
+
+    turns: tuple[Turn, ...] = ()
 
 
 RIGHT = Sample()
@@ -105,3 +108,13 @@ def test_what_was_caught_earns_nothing():
 def test_a_buffer_lies_within_the_length():
     with pytest.raises(ValueError, match="buffer=0 is 1 to max_length=8"):
         Overlong(max_length=8, buffer=0).check()
+
+
+def test_a_form_is_that_of_the_last_turn_as_a_whole():
+    fenced = Formed(amount=0.2, pattern=r"```python\n.*\n```")
+    for text, paid in (("```python\na\nb\n```", 0.2), ("So: ```python\na\n```", 0), ("a", 0)):
+        turns = (Turn("policy", 0, 1, "```python\nc\n```"), Turn("policy", 1, 2, text))
+        assert fenced(dataclasses.replace(RIGHT, turns=turns)) == paid
+    assert fenced(RIGHT) == 0
+    with pytest.raises(ValueError, match=r"pattern='\[' is no regular expression"):
+        Formed(pattern="[").check()
