@@ -8,8 +8,10 @@ from codejax.rl.advantage import Rloo
 from codejax.rl.aggregation import TokenMean
 from codejax.rl.held_out import HeldOutTasks
 from codejax.rl.training import PolicyTraining
+from codejax.rollout.agent import Agent
 from codejax.rollout.collect import RolloutSettings
 from codejax.tasks.programs import Programs
+from codejax.tasks.repairs import Repairs
 from codejax.train.checkpoint import Checkpointing
 from codejax.train.optimizer import AdamW
 from codejax.train.schedule import Constant, Cosine
@@ -66,5 +68,23 @@ def programs_half_billion() -> PolicyTraining:
     recipe.length, recipe.rows = 1024, 8
     recipe.held_out = HeldOutTasks(
         tasks=(Programs(split="held_out", num_problems=150, style="chat"),), every_steps=20
+    )
+    return recipe
+
+
+def repairs_half_billion() -> PolicyTraining:
+    """The same model as an agent with bash and edits, which mends programs in a folder of its own
+    on a worker. Not run yet.
+
+    codejax run --config=configs/rl.py:repairs_half_billion --workdir=runs/rl_repairs
+    """
+    recipe = programs_half_billion()
+    recipe.name = "rl_repairs"
+    recipe.tasks = (Repairs(split="train", num_problems=2000),)
+    recipe.environment = Agent(max_turns=6, max_tokens=1024, max_characters=1000)
+    recipe.engine = EngineSettings(slots=128, length=3073, chunk=512, steps=16)
+    recipe.length, recipe.rows = 3072, 4
+    recipe.held_out = HeldOutTasks(
+        tasks=(Repairs(split="held_out", num_problems=60),), every_steps=20
     )
     return recipe
