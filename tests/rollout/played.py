@@ -57,7 +57,9 @@ class Sums:
 
 
 class Verdicts:
-    """An executor that runs nothing: every job is right, once `gate` is open."""
+    """An executor that runs nothing, and keeps what it is asked: every job is right, once `gate` is
+    open.
+    """
 
     def __init__(self, verdict: Verdict = Verdict.AC, *, is_open: bool = True):
         self.verdict = verdict
@@ -65,8 +67,10 @@ class Verdicts:
         if is_open:
             self.gate.set()
         self.under_way = self.most_under_way = self.num_cancelled = 0
+        self.jobs: list[Job] = []
 
     async def ajudge(self, jobs: Sequence[Job], progress: Any = None) -> list[Result]:
+        self.jobs += jobs
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:

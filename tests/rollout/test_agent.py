@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -19,7 +20,8 @@ from played import BYTES, PLENTY, PROMPTS, Sums, Verdicts, asked, played, says
 from codejax.execution.client import Local
 from codejax.execution.limits import Limits
 from codejax.execution.protocol import Job, Result, Test, Verdict
-from codejax.generate.requests import Request, Sampling
+from codejax.generate.requests import Request
+from codejax.rollout import workload
 from codejax.rollout.agent import Agent
 from codejax.rollout.collect import Collector, RolloutSettings
 from codejax.rollout.episode import Episode
@@ -226,16 +228,47 @@ def test_a_lost_session_begins_anew_and_then_is_absent():
             until(lambda: not sleepers(86.43))
 
 
-def test_sessions_at_a_time_are_bounded(workers: Local):
-    settings = RolloutSettings(sampling=Sampling(max_new_tokens=400), sessions=1)
-    found = played(
-        asked(Repository(), 4),
-        following(EDIT, SUBMIT),
-        workers,
-        settings,
-        environment=Agent(),
-    )
-    assert [episode.score.value for episode in found.values()] == [1.0] * 4
+class Counted:
+    """An executor that knows how many of its sessions are open."""
+
+    def __init__(self, executor: Local):
+        self.executor, self.ajudge = executor, executor.ajudge
+        self.now = self.most = 0
+
+    async def asession(self, **how: Any) -> Any:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        session = await self.executor.asession(**how)
+        close = session.close
+
+        async def closed() -> None:
+            await close()
+            self.now -= 1
+
+        session.close = closed
+        return session
+
+
+def check_bounded(workers: Local, sessions: int) -> None:
+    executor = Counted(workers)
+    settings = RolloutSettings(sampling=PLENTY.sampling, sessions=sessions)
+    asks, engine = asked(Repository(), 3), following(SUBMIT)
+    found = played(asks, engine, executor, settings, environment=Agent())
+    assert [episode.finish for episode in found.values()] == ["stop"] * 3
+    assert (executor.most, executor.now) == (sessions, 0)
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_sessions_at_a_time_are_bounded(workers: Local, sessions: int):
+    check_bounded(workers, sessions)
+
+
+def test_sessions_at_a_time_mutant(workers: Local, monkeypatch: pytest.MonkeyPatch):
+    """Sessions without a bound are caught."""
+    room = asyncio.Semaphore
+    monkeypatch.setattr(workload.asyncio, "Semaphore", lambda count: room(max(count, 3)))
+    with pytest.raises(AssertionError):
+        check_bounded(workers, 1)
 
 
 def test_a_task_without_files_has_no_agent():
