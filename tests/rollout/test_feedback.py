@@ -9,12 +9,13 @@ from played import BYTES, LOUD, PROMPTS, RIGHT, WRONG, Sums, Verdicts, asked, pl
 from small import fresh_params, small_transformer
 
 from codejax.execution.client import Local
-from codejax.execution.protocol import Verdict
+from codejax.execution.protocol import Result, TestResult, Verdict
 from codejax.generate.engine import Engine, EngineSettings
 from codejax.generate.prompts import Prompts
 from codejax.generate.requests import Request, Sampling
 from codejax.rollout.collect import RolloutSettings
 from codejax.rollout.feedback import Feedback
+from codejax.tasks.programs import Programs
 from codejax.tasks.task import Message, Prompt
 
 
@@ -94,6 +95,55 @@ def test_slots_go_on_with_what_they_hold():
         len(episode.tokens[: reply.end]) - 1
     )
     assert again.end == len(episode.tokens)
+
+
+# What is told of results.
+
+
+def told(settings: Feedback, *tests: TestResult, **more: Result) -> list[str]:
+    overall = next((test.verdict for test in tests if test.verdict is not Verdict.AC), Verdict.AC)
+    return list(settings.told({"tests": Result("", overall, tests), **more}))
+
+
+RIGHT_ONE = TestResult("fine", Verdict.AC, message="never told")
+UNEQUAL = TestResult("two", Verdict.WA, message="gave 1, expected 42", stderr="a hint\n")
+RAISED = TestResult("", Verdict.RE, message="KeyError: 'b'")
+AFTER = TestResult("late", Verdict.SKIPPED)
+NEVER_RAN = Result("", Verdict.CE, message="line 3: SyntaxError")
+
+
+def test_what_a_test_wants_is_told_where_it_may_be():
+    tests = (RIGHT_ONE, UNEQUAL, RAISED, AFTER)
+    error = "tests, test 3: RE\nKeyError: 'b'"
+    assert told(Feedback(), *tests) == ["tests, two: WA\ngave 1, expected 42\na hint", error]
+    assert told(Feedback(wanted=False), *tests) == ["tests, two: WA\na hint", error]
+
+
+def test_no_more_tests_are_told_than_allowed():
+    found = told(Feedback(max_tests=2), RAISED, *[UNEQUAL] * 4)
+    assert [line.partition(":")[0] for line in found[:2]] == ["tests, test 1", "tests, two"]
+    assert found[2:] == ["3 more tests fail."]
+    assert len(told(Feedback(max_tests=5), RAISED, *[UNEQUAL] * 4)) == 5
+
+
+def test_what_does_not_compile_is_told_as_such():
+    found = told(Feedback(wanted=False), RAISED, build=NEVER_RAN)
+    assert found[0] == "build: it does not compile\nline 3: SyntaxError"
+    assert len(found) == 2
+
+
+def test_long_streams_and_messages_are_cut():
+    long = TestResult("one", Verdict.WA, message="m" * 5000, stderr=f"begin{'x' * 5000}end")
+    [found] = told(Feedback(max_characters=20), long)
+    messages, errors = [f"{'m' * 10}\n... 4980 characters ...\n{'m' * 10}"], "begin" + "x" * 5
+    assert found.startswith("\n".join(["tests, one: WA", *messages, errors]))
+    assert found.endswith("x" * 7 + "end")
+
+
+def test_a_gap_has_no_place_for_feedback():
+    infilling = Programs(num_problems=1, style="infill")
+    with pytest.raises(ValueError, match="a gap to fill in has no place for feedback"):
+        played(asked(infilling, 1), says(lambda r: "1"), Verdicts(), environment=Feedback())
 
 
 # How a talk goes on.
