@@ -16,11 +16,12 @@ async def changes(
     """Files that are not as they were given, as texts by name, and None for each that is gone.
 
     At most so many files, and bytes of all of them, are looked at, folder by folder; nothing is
-    said of those beyond. What is no plain file, such as a link, is not there.
+    said of those beyond, nor of what has a name in SKIPPED. What is no plain file, such as a link,
+    is not there.
     """
     folders, num_files, size = ["."], 0, 0
     changed: dict[str, str | None] = {}
-    missing = set(given)
+    missing = {name for name in given if not set(name.split("/")) & set(SKIPPED)}
     while folders:
         folder = folders.pop()
         for name in sorted(await _names(session, folder)):

@@ -1,4 +1,4 @@
-"""Agents: tools out of turns, work in real sessions, tests that they cannot reach, clean ends."""
+"""Agents: work in real sessions, tests that they cannot reach, clean ends."""
 # SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from codejax.rollout import workload
 from codejax.rollout.agent import Agent
 from codejax.rollout.collect import Collector, RolloutSettings
 from codejax.rollout.episode import Episode
-from codejax.rollout.tools import Call, Mistake, read_call
 from codejax.tasks.task import Problem, Prompt, Score
 
 FILES = {
@@ -274,24 +273,3 @@ def test_sessions_at_a_time_mutant(workers: Local, monkeypatch: pytest.MonkeyPat
 def test_a_task_without_files_has_no_agent():
     with pytest.raises(ValueError, match="sums has no files"):
         played(asked(Sums(1), 1), following(SUBMIT), Verdicts(), environment=Agent())
-
-
-@pytest.mark.parametrize(
-    ("text", "call"),
-    [
-        ("```sh\nls\n```", Call("bash", "", "ls\n")),
-        ("so:\n````bash\n```\nls\n```\n````", Call("bash", "", "```\nls\n```\n")),
-        ('<tool name="bash">ls</tool>', Call("bash", "", "ls")),
-        ('<tool name="bash">\n```bash\nls\n```\n</tool>', Call("bash", "", "```bash\nls\n```\n")),
-        ("```python\nx\n```\n```submit\n```\nbye", Call("submit", "", "")),
-        ("```edit a b.py\nx\n```", Call("edit", "a b.py", "x\n")),
-    ],
-)
-def test_calls_are_read(text: str, call: Call):
-    assert read_call(text) == call
-
-
-@pytest.mark.parametrize("text", ["", "```python\nls\n```", "```bash\nls", SUBMIT + "\n" + SUBMIT])
-def test_turns_without_one_call(text: str):
-    with pytest.raises(Mistake, match="wanted is one"):
-        read_call(text)
