@@ -222,9 +222,8 @@ class Policy:
         shares, behavior = stream(batch, "normalizer"), stream(batch, "behavior_log_probs")
         proximal = batch.streams.get("proximal_log_probs")
         own = shares > 0
-        apart = lambda x, y: jnp.where(own, x - y, 0.0)  # noqa: E731
-        log_ratios = apart(log_probs, behavior if proximal is None else proximal)
-        mismatch = apart(log_probs if proximal is None else proximal, behavior)
+        log_ratios = _apart(log_probs, behavior if proximal is None else proximal, own)
+        mismatch = _apart(log_probs if proximal is None else proximal, behavior, own)
         found = self.surrogate(
             Drawn(log_probs, log_ratios, stream(batch, "advantages"), own, batch.segments)
         )
@@ -240,7 +239,7 @@ class Policy:
         metrics = {name: jnp.sum(values * shares) for name, values in means.items()}
         metrics["policy_loss"] = total
         if "reference_log_probs" in batch.streams or self.reference is not None:
-            differences = apart(log_probs, stream(batch, "reference_log_probs"))
+            differences = _apart(log_probs, stream(batch, "reference_log_probs"), own)
             metrics["reference_kl"] = jnp.sum(estimate_kl(differences, "k3") * shares)
             total += self._reference_loss(differences, batch)
         if self.entropy_coefficient:
@@ -268,6 +267,11 @@ class Policy:
         penalty = estimate_kl(differences, self.reference.estimator)
         coefficient = batch.streams.get("kl_coefficient", self.reference.coefficient)
         return jnp.sum(coefficient * penalty * batch.weights)
+
+
+def _apart(log_probs: jax.Array, others: jax.Array, own: jax.Array) -> jax.Array:
+    """Log-ratios of own tokens, 0 on others: [B, L]."""
+    return jnp.where(own, log_probs - others, 0.0)
 
 
 def _clip(ratios: jax.Array, advantages: jax.Array, low: float, high: float) -> Surrogate:

@@ -220,28 +220,76 @@ def test_microbatches_and_devices_mutant(monkeypatch):
                 check_split("ppo", num_devices=8)
 
 
-def test_what_is_not_own_changes_nothing():
+def check_own_alone_counts(case):
     """Streams, weights aside, may hold anything on prompts, other voices and padding."""
-    policy, params, episodes = arrange("gspo")
+    policy, params, episodes = arrange(case)
     batch = lay_out(episodes, PACKED)
     own = batch.streams["normalizer"] > 0
-    noise = {name: np.where(own, x, np.float32(-77)) for name, x in batch.streams.items()}
+    noise = {
+        name: np.where(own, x, np.float32(-77 - number))
+        for number, (name, x) in enumerate(batch.streams.items())
+    }
     noise["normalizer"] = batch.streams["normalizer"]
     noisy = dataclasses.replace(batch, streams=noise)
-    assert first_difference(*(step_once(policy, params, b) for b in (batch, noisy))) is None
+    assert first_difference(step_once(policy, params, noisy), whole_batch(case)) is None
 
 
-def test_on_policy_the_gradient_is_that_of_reinforce():
-    """At ratio 1 all three losses have the gradient of -A log p."""
+@of_cases
+def test_what_is_not_own_changes_nothing(case):
+    check_own_alone_counts(case)
+
+
+def test_what_is_not_own_changes_nothing_mutant(monkeypatch):
+    """A ratio of a whole sequence that takes in its prompt is caught."""
+    whole_batch("ppo_mis")
+    monkeypatch.setattr(policy_module, "_apart", lambda x, y, own: x - y)
+    with pytest.raises(AssertionError):
+        check_own_alone_counts("ppo_mis")
+
+
+def on_policy():
+    """Parameters, and episodes that they drew."""
     _, params, episodes = arrange("ppo")
     for episode in episodes:
         episode.streams["behavior_log_probs"][:] = Bigram().log_probs(params, episode.tokens)
-    batch = lay_out(episodes, PACKED)
-    found = [
-        step_once(Policy(surrogate=surrogate, chunk=8), params, batch)
-        for surrogate in (Ppo(), Gspo(), Cispo())
-    ]
-    for gradients, metrics in found:
-        check_same(gradients, found[0][0])
-        np.testing.assert_allclose(metrics["ratio_max"], 1, rtol=BOUND)
-        np.testing.assert_allclose(metrics["mismatch_ratio_max"], 1, rtol=BOUND)
+    return params, episodes
+
+
+@functools.cache
+def reinforce():
+    """The gradient of the sum of -A log p by the tokens' weights, over the normaliser."""
+    params, episodes = on_policy()
+    joined = lambda values: np.concatenate([values(episode) for episode in episodes])  # noqa: E731
+    before, after = joined(lambda e: e.tokens[:-1]), joined(lambda e: e.tokens[1:])
+    advantages = np.float64(joined(lambda e: e.streams["advantages"] * e.weights))
+    divisor = joined(lambda e: np.float64(e.streams["normalizer"])).sum()
+
+    def loss(params):
+        log_p = jax.nn.log_softmax(params["table"][before] @ params["head"])
+        return -jnp.sum(advantages * log_p[np.arange(len(after)), after]) / divisor
+
+    return jax.tree.map(np.float32, in_float64(loss, params)[0])
+
+
+def check_on_policy(surrogate):
+    """At ratio 1 a loss has the gradient of -A log p."""
+    params, episodes = on_policy()
+    policy = Policy(surrogate=surrogate, chunk=8)
+    gradients, metrics = step_once(policy, params, lay_out(episodes, PACKED))
+    check_same(gradients, reinforce())
+    np.testing.assert_allclose(metrics["ratio_max"], 1, rtol=BOUND)
+    np.testing.assert_allclose(metrics["mismatch_ratio_max"], 1, rtol=BOUND)
+
+
+@pytest.mark.parametrize("surrogate", [Ppo(), Gspo(), Cispo()])
+def test_on_policy_the_gradient_is_that_of_reinforce(surrogate):
+    check_on_policy(surrogate)
+
+
+def test_on_policy_the_gradient_is_that_of_reinforce_mutant(monkeypatch):
+    """Half of the advantages, which all losses would share, are caught."""
+    stream = policy_module.stream
+    halved = lambda batch, name: stream(batch, name) * (0.5 if name == "advantages" else 1)  # noqa: E731
+    monkeypatch.setattr(policy_module, "stream", halved)
+    with pytest.raises(AssertionError):
+        check_on_policy(Cispo())
