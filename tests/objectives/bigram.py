@@ -120,9 +120,11 @@ def step_once(
     return gradients, jax.device_get(metrics)
 
 
-def in_float64(loss: Callable[[Any], Any], params: Any) -> tuple[Any, float]:
-    """Gradients and value of a function of the parameters, in float64."""
+def in_float64(
+    loss: Callable[[Any], Any], params: Any, *, has_aux: bool = False
+) -> tuple[Any, Any]:
+    """Gradients and value of a function of the parameters, and what it gives beside, in float64."""
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), params)
-        value, gradients = jax.jit(jax.value_and_grad(loss))(wide)
-        return jax.tree.map(np.asarray, gradients), float(value)
+        value, gradients = jax.jit(jax.value_and_grad(loss, has_aux=has_aux))(wide)
+        return jax.tree.map(np.asarray, (gradients, value))

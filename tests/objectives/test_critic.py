@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -41,8 +42,8 @@ def test_worked_numbers(critic, want):
     np.testing.assert_allclose(found, [want], rtol=BOUND)
 
 
-def test_a_policy_learns_beside_its_critic():
-    """The policy's own gradient and that of the value head, by its formula, over four devices."""
+def check_learns_beside() -> None:
+    """The head as the policy alone, the trunk with both, the value head by its formula."""
     draw = np.random.default_rng(0)
     episodes = []
     for _ in range(ROWS):
@@ -63,9 +64,25 @@ def test_a_policy_learns_beside_its_critic():
     hidden = np.asarray(params["table"], np.float64)[batch.tokens]
     errors = hidden @ value - batch.streams["returns"]
     share = batch.weights / batch.weights.sum()
-    want = np.einsum("bl,bld->d", errors * share, hidden)
-    np.testing.assert_allclose(gradients["value"], want, rtol=BOUND, atol=BOUND)
+    by_value = np.einsum("bl,bld->d", errors * share, hidden)
     np.testing.assert_allclose(metrics["value_loss"], (errors**2 * share).sum() / 2, rtol=BOUND)
     alone, _ = step_once(dataclasses.replace(both, critic=None), params, batch)
-    head = first_difference(gradients["policy"]["head"], alone["head"], rtol=BOUND, atol=BOUND)
-    assert head is None, head
+    by_table = np.float64(alone["table"])
+    np.add.at(by_table, batch.tokens, (errors * share)[..., None] * value)
+    want = {"policy": {"head": alone["head"], "table": np.float32(by_table)}}
+    want |= {"value": np.float32(by_value)}
+    difference = first_difference(gradients, want, rtol=BOUND, atol=BOUND)
+    assert difference is None, difference
+
+
+def test_a_policy_learns_beside_its_critic():
+    check_learns_beside()
+
+
+def test_a_policy_learns_beside_its_critic_mutant(monkeypatch):
+    """A critic that leaves the trunk alone is caught."""
+    values = WithValues.values
+    held = lambda self, params, hidden: values(self, params, jax.lax.stop_gradient(hidden))  # noqa: E731
+    monkeypatch.setattr(WithValues, "values", held)
+    with pytest.raises(AssertionError, match="table"):
+        check_learns_beside()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from math import exp, log
 
 import jax
@@ -76,24 +77,36 @@ def draw_pairs():
     return made
 
 
+METRICS = ("accuracy", "margin", "chosen_log_prob", "rejected_log_prob")
+
+
 def definition(params, preference, episodes):
-    """The mean over pairs, one after the other: DPO, or SimPO with a likelihood."""
-    total = 0.0
+    """The mean over pairs, one after the other: DPO, or SimPO with a likelihood. And of METRICS."""
+    total, metrics = 0.0, 0.0
     for chosen, rejected in [(0, 1), (2, 3), (4, 5)]:
-        gains, means = [], []
+        gains, means, sums = [], [], []
         for episode in (episodes[chosen], episodes[rejected]):
             own = np.flatnonzero(episode.own)
             logits = params["table"][episode.tokens[own]] @ params["head"]
             log_p = jax.nn.log_softmax(logits)[np.arange(len(own)), episode.tokens[own + 1]]
             gains.append(jnp.sum(log_p - np.float64(episode.streams["reference_log_probs"][own])))
             means.append(jnp.mean(log_p))
-        form = preference.form
-        if isinstance(form, Dpo):
-            total -= jax.nn.log_sigmoid(form.beta * (gains[0] - gains[1]))
-        else:
-            total -= jax.nn.log_sigmoid(form.beta * (means[0] - means[1]) - form.margin)
+            sums.append(jnp.sum(log_p))
+        form, is_dpo = preference.form, isinstance(preference.form, Dpo)
+        first, second = gains if is_dpo else means
+        margin = form.beta * (first - second)
+        total -= jax.nn.log_sigmoid(margin - (0 if is_dpo else form.margin))
         total -= preference.likelihood * means[0]
-    return total / 3
+        metrics += jnp.stack([jnp.where(margin > 0, 1.0, 0.0), margin, *sums])
+    return total / 3, metrics / 3
+
+
+@functools.cache
+def defined(preference):
+    """Gradients of the definition; its value and METRICS."""
+    params, episodes = Bigram().init(), draw_pairs()
+    found = in_float64(lambda p: definition(p, preference, episodes), params, has_aux=True)
+    return jax.tree.map(np.float32, found)
 
 
 CASES = [
@@ -103,14 +116,15 @@ CASES = [
 
 
 def check_equals_definition(preference, rows, **how):
-    params, episodes = Bigram().init(), draw_pairs()
-    gradients, metrics = step_once(preference, params, lay_out(episodes, rows), **how)
-    want, loss = in_float64(lambda p: definition(p, preference, episodes), params)
-    want = jax.tree.map(np.float32, want)
+    batch = lay_out(draw_pairs(), rows)
+    gradients, metrics = step_once(preference, Bigram().init(), batch, **how)
+    want, (loss, means) = defined(preference)
     difference = first_difference(gradients, want, rtol=BOUND, atol=BOUND)
     assert difference is None, difference
     np.testing.assert_allclose(metrics["loss"], loss, rtol=BOUND)
     assert metrics["weight"] == 3
+    found = [metrics[name] for name in METRICS]
+    np.testing.assert_allclose(found, means, rtol=BOUND, atol=BOUND)
     return metrics
 
 
