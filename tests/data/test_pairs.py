@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 from scripted_corpus import WORDS
 
-from codejax.data import pair_units
-from codejax.data.chat import Chat, Conversation, Message, own
+from codejax.data import pair_units, pairs
+from codejax.data.chat import Chat, Conversation, Message, dump_conversation, own
 from codejax.data.conversations import Conversations
 from codejax.data.corpus import Corpus
 from codejax.data.corpus_build import Bytes
@@ -150,11 +151,41 @@ def test_an_epoch_holds_every_pair_whole_and_once_mutant(corpus: Corpus, monkeyp
         assert pairs_of(source_of(corpus)) == wanted
 
 
-def test_what_asks_the_same_is_on_one_side(corpus: Corpus):
-    sides = [corpus, Corpus(corpus.path.parent / "held_out")]
-    train, held_out = (set(side.repositories) for side in sides)
-    assert held_out
-    assert not train & held_out
+def check_questions_stay_together(folder: Path) -> None:
+    """Twenty questions, half of them texts, with three pairs of answers each."""
+    rows = []
+    for number in range(60):
+        asked = f"question {number % 20}"
+        if number % 2:
+            rows.append({"prompt": asked, "chosen": f"{number}", "rejected": "no"})
+        else:
+            turn, answer = {"role": "user", "content": asked}, GOOD | {"content": f"{number}"}
+            rows.append({"messages": [turn], "chosen": answer, "rejected": BAD})
+    lines = [json.dumps(row) for row in rows]
+    (folder / "asked.jsonl").write_text("\n".join(lines))
+    source = PairJsonl(path=str(folder / "asked.jsonl"))
+    recipe = PairBuild(sources=(source,), tokenizer=Bytes(), num_workers=0, held_out=0.3)
+    assert recipe.run(folder / "built") == 0  # type: ignore[arg-type]
+    asked = []
+    for name in ("train", "held_out"):
+        side = Corpus(folder / "built" / name)
+        places = [int(r.path.partition("#")[2]) for r in side.read(range(len(side)))]
+        asked.append(collections.Counter((place - 1) % 20 for place in places))
+    assert all(asked)
+    assert asked[0].keys().isdisjoint(asked[1])
+    assert asked[0] + asked[1] == dict.fromkeys(range(20), 3)
+
+
+def test_what_asks_the_same_is_on_one_side(tmp_path: Path):
+    check_questions_stay_together(tmp_path)
+
+
+def test_what_asks_the_same_is_on_one_side_mutant(tmp_path: Path, monkeypatch):
+    """Pairs that are told apart by their answers too are caught."""
+    whole = lambda chosen: hashlib.sha256(dump_conversation(chosen)).hexdigest()  # noqa: E731
+    monkeypatch.setattr(pairs, "group_of", whole)
+    with pytest.raises(AssertionError):
+        check_questions_stay_together(tmp_path)
 
 
 def test_what_pairs_cannot_be_is_one_line(corpus: Corpus, tmp_path: Path):

@@ -67,7 +67,7 @@ def check_learns_beside() -> None:
     by_value = np.einsum("bl,bld->d", errors * share, hidden)
     np.testing.assert_allclose(metrics["value_loss"], (errors**2 * share).sum() / 2, rtol=BOUND)
     alone, _ = step_once(dataclasses.replace(both, critic=None), params, batch)
-    by_table = np.float64(alone["table"])
+    by_table = np.array(alone["table"], np.float64)
     np.add.at(by_table, batch.tokens, (errors * share)[..., None] * value)
     want = {"policy": {"head": alone["head"], "table": np.float32(by_table)}}
     want |= {"value": np.float32(by_value)}
