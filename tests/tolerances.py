@@ -39,6 +39,9 @@ TOLERANCES: dict[str, Tolerance] = {
     "resampled_quantile": Tolerance(
         1.5e-3, "quantiles of 50,000 resampled means that lie some hundredths apart"
     ),
+    "crossed_quantile": Tolerance(
+        1e-2, "quantiles of 20,000 means over drawn seeds and problems, a hundredth apart at most"
+    ),
     "advantage": Tolerance(
         1e-6, "float64 throughout, rounded once to float32, and whitening's 1e-8"
     ),

@@ -186,13 +186,14 @@ def _over_steps(axes: Axes, formatter: Callable[[], Formatter] | None, *, wide: 
 
 
 def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Write each curve's label beside its last point, moved apart where they would overlap."""
+    """Write each curve's label beside its last finite point, apart where they would overlap."""
     low, high = axes.get_ylim()
     height = axes.get_figure().get_size_inches()[1]  # type: ignore[union-attr]
     gap = (high - low) * 0.17 / height  # one line of text
-    ordered = sorted(curves, key=lambda curve: curve.values[-1])
-    wanted = [float(np.clip(curve.values[-1], low, high)) for curve in ordered]
-    for curve, place in zip(ordered, spread(wanted, gap), strict=True):
+    finite = [(curve, curve.values[np.isfinite(curve.values)]) for curve in curves]
+    ends = sorted(((v[-1], curve) for curve, v in finite if len(v)), key=lambda end: end[0])
+    wanted = [float(np.clip(value, low, high)) for value, _ in ends]
+    for (_, curve), place in zip(ends, spread(wanted, gap), strict=True):
         axes.annotate(
             curve.label,
             (1.0, place),

@@ -209,7 +209,7 @@ def compression_figure(runs: Sequence[RunRecord]) -> Figure | None:
     bars: list[tuple[str, float, str]] = []
     for run, colour in zip(runs, pick_colours(len(runs)), strict=True):
         bits = run.results.get("held_out", {}).get("bits_per_byte")
-        if bits is not None:
+        if bits is not None and np.isfinite(bits):
             name = "this model" if len(runs) == 1 else label_of(run)
             bars.append((f"{name}, each file alone", bits, colour))
     for entry in measured["measured"]:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from tolerances import tolerance
 
+from codejax.experiments import figures
 from codejax.experiments.compression import Compression
 from codejax.experiments.curves import MAX_POINTS, running_mean, smooth_rate, spread, thin
 from codejax.experiments.drawing import INK, SERIES
@@ -73,6 +74,15 @@ def make_run(folder: pathlib.Path, *, name: str = "one", steps: int = 40, **fiel
     }
     (folder / "results.json").write_text(json.dumps(results))
     return folder
+
+
+def make_diverged(folder: pathlib.Path, **fields: Any) -> pathlib.Path:
+    """As `make_run`, with three steps more whose losses are no numbers."""
+    run = make_run(folder, **fields)
+    with (run / "metrics.jsonl").open("a") as file:
+        for step, loss in ((41, "NaN"), (42, "Infinity"), (43, '"-inf"')):
+            file.write(f'{{"step": {step}, "kind": "train", "loss": {loss}}}\n')
+    return run
 
 
 class Reader(html.parser.HTMLParser):
@@ -192,7 +202,7 @@ def test_several_runs_are_compared(tmp_path: pathlib.Path):
 
 
 def test_damaged_lines_are_counted_and_said(tmp_path: pathlib.Path):
-    run = make_run(tmp_path / "run")
+    run = make_diverged(tmp_path / "run")
     with (run / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 41, "loss": 1\n[3]\n\xff\xfe\n{"loss": 2}\n{"step": true}\n{"ste')
     assert read_run(run).damaged == 6
@@ -210,13 +220,37 @@ def test_a_resumed_run_counts_each_step_once(tmp_path: pathlib.Path):
     assert values[3:].tolist() == [104, 105, 106]
 
 
+def check_not_finite_is_left_out(folder: pathlib.Path) -> None:
+    diverged, plain = read_run(make_diverged(folder / "a")), read_run(make_run(folder / "b"))
+    assert len(diverged.series("train", "loss")[0]) == 43
+    assert figures.loss_figure([diverged]) == figures.loss_figure([plain])
+
+
 def test_what_is_not_finite_is_left_out_of_figures(tmp_path: pathlib.Path):
-    run = make_run(tmp_path / "run")
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 41, "kind": "train", "loss": NaN}\n')
-        file.write('{"step": 42, "kind": "train", "loss": Infinity}\n')
-        file.write('{"step": 43, "kind": "train", "loss": "-inf"}\n')
-    assert report([run], tmp_path / "report").exists()
+    check_not_finite_is_left_out(tmp_path)
+
+
+def test_what_is_not_finite_is_left_out_of_figures_mutant(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    kept = lambda values, width: np.nan_to_num(values, posinf=0, neginf=0)  # noqa: E731
+    monkeypatch.setattr(figures, "running_mean", kept)
+    with pytest.raises(AssertionError):
+        check_not_finite_is_left_out(tmp_path)
+
+
+def test_a_run_that_diverged_is_compared(tmp_path: pathlib.Path):
+    """It has its name beside its last loss, and no bar where its bits are no number."""
+    run = make_diverged(tmp_path / "a", name="diverged")
+    results = (run / "results.json").read_text()
+    (run / "results.json").write_text(results.replace("1.75", "NaN"))
+    runs = [read_run(run), read_run(make_run(tmp_path / "b", name="other"))]
+    loss, compression = figures.loss_figure(runs), figures.compression_figure(runs)
+    assert loss is not None
+    assert compression is not None
+    assert {"diverged", "other"} <= set(re.findall(r">([^<]*)</text>", loss.svg))
+    assert "diverged" not in compression.svg
+    assert "other" in compression.svg
 
 
 @pytest.mark.parametrize(
