@@ -37,7 +37,7 @@ from codejax.rollout.episode import Episode, read_episodes
 from codejax.rollout.recording import FILE, Recording
 from codejax.rollout.verdicts import judge
 from codejax.tasks.program_texts import ENTRY
-from codejax.tasks.programs import Programs
+from codejax.tasks.programs import Programs, training_text
 
 AMPLE = RolloutSettings(sampling=Sampling(max_new_tokens=1 << 23, temperature=1.0), sessions=4)
 EARNED = (Reward(), Reward(main=Fraction()), Reward(terms=(Speed(), Memory())))
@@ -129,18 +129,19 @@ def test_cheats_earn_nothing_where_programs_are_wanted(workers: Local, every: in
 
 
 def test_cheats_earn_nothing_behind_a_prompt(workers: Local):
-    """What an answer defines after the function that it was asked for."""
+    """What an answer defines after the function that it was asked for, and what is honest there."""
     task = Programs(split="train", num_problems=3)
+    cheats = [renamed(program.source, ENTRY) for program in GRADED[::40]]
 
     async def values() -> list[float | None]:
         judged = [
-            judge(task, problem, f"\n    return 0\n\n{renamed(program.source, ENTRY)}", workers)
+            judge(task, problem, f"\n    return 0\n\n{rest}", workers)
             for problem in task.problems
-            for program in GRADED[::40]
+            for rest in (training_text(problem), *cheats)
         ]
         return [one.score.value for one in await asyncio.gather(*judged)]
 
-    assert set(asyncio.run(values())) == {0.0}
+    assert asyncio.run(values()) == [1.0, *[0.0] * len(cheats)] * len(task.problems)
 
 
 @SOME_OR_ALL
