@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import pathlib
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,12 +20,15 @@ from codejax.experiments.interpreter_sources import (
 )
 
 SMALL = InterpreterSources(
-    max_bytes=3_000_000, max_project_bytes=200_000, max_held_out_bytes=100_000
+    max_file_bytes=1_000, max_project_bytes=1_500, max_bytes=18_000, max_held_out_bytes=2_000
 )
 
 
 @pytest.fixture(autouse=True)
-def _forget_projects() -> None:
+def _forget_projects() -> Iterator[None]:
+    """A test finds its own machine, and leaves nothing of it."""
+    interpreter_sources.find_projects.cache_clear()
+    yield
     interpreter_sources.find_projects.cache_clear()
 
 
@@ -72,57 +75,62 @@ def test_packages_have_the_files_of_their_records(tmp_path: pathlib.Path):
     }
 
 
-def check_same_on_every_machine(
-    read: Callable[[InterpreterSources], list[Document]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither where packages lie nor in which order folders are listed changes what is read."""
-    first = read(SMALL)
+def make_machine(root: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter of four modules and sixteen packages, some files of which are too large."""
+    folders = {"stdlib": root / "lib", "purelib": root / "site", "platlib": root / "site"}
+    module = "# a line of some module\n" * 20
+    write(folders["stdlib"], {f"{name}.py": module for name in ("ast", "bisect", "cmd", "dis")})
+    for number in range(16):
+        name = f"package{number}"
+        files = {f"{name}/{i}.py": f"x{i} = {number}\n" * (35 * i) for i in range(4)}
+        files |= {f"{name}/big.py": "y = 1\n" * 200, f"{name}/_vendor/a.py": "z = 1\n"}
+        install(folders["purelib"], name, files)
+    monkeypatch.setattr(interpreter_sources.sysconfig, "get_path", lambda key: str(folders[key]))
     interpreter_sources.find_projects.cache_clear()
-    everything = importlib.metadata.distributions
-    listing = pathlib.Path.iterdir
-    with monkeypatch.context() as patch:
-        patch.setattr(pathlib.Path, "iterdir", lambda path: reversed(list(listing(path))))
-        patch.setattr(
-            importlib.metadata,
-            "distributions",
-            lambda **options: reversed(list(everything(**options))),
-        )
-        assert [(d.repository, d.path) for d in read(SMALL)] == [
-            (d.repository, d.path) for d in first
-        ]
 
 
-def documents(settings: InterpreterSources) -> list[Document]:
-    return [item for item in settings.read(Gauge()) if isinstance(item, Document)]
+def documents(gauge: Gauge) -> list[Document]:
+    return [item for item in SMALL.read(gauge) if isinstance(item, Document)]
 
 
-def test_same_on_every_machine(monkeypatch: pytest.MonkeyPatch):
-    check_same_on_every_machine(documents, monkeypatch)
+def check_same_on_every_machine(root: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where packages lie nor in which order folders are listed changes what is read."""
+    make_machine(root / "one", monkeypatch)
+    first = documents(Gauge())
+    make_machine(root / "others" / "two", monkeypatch)
+    everything, listing = importlib.metadata.distributions, pathlib.Path.iterdir
+    backwards = lambda path: reversed(sorted(listing(path)))  # noqa: E731
+    ordered = lambda **where: sorted(everything(**where), key=lambda d: d.name, reverse=True)  # noqa: E731
+    monkeypatch.setattr(pathlib.Path, "iterdir", backwards)
+    monkeypatch.setattr(importlib.metadata, "distributions", ordered)
+    assert documents(Gauge()) == first
 
 
-def test_same_on_every_machine_mutant(monkeypatch: pytest.MonkeyPatch):
-    def listed(settings: InterpreterSources) -> list[Document]:
-        found = list(installed_packages([str(pathlib.Path(pytest.__file__).parent.parent)], SMALL))
-        return [Document(b"", path, p.name) for p in found for path, _ in p.files]
+def test_same_on_every_machine(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    check_same_on_every_machine(tmp_path, monkeypatch)
 
+
+def test_same_on_every_machine_mutant(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    """Projects and files that are taken as they come are caught."""
+    as_they_come = lambda items, **_: list(items)  # noqa: E731
+    monkeypatch.setattr(interpreter_sources, "sorted", as_they_come, raising=False)
     with pytest.raises(AssertionError):
-        check_same_on_every_machine(listed, monkeypatch)
+        check_same_on_every_machine(tmp_path, monkeypatch)
 
 
-def test_bounds_hold_and_gauge_fills():
+def test_bounds_hold_and_gauge_fills(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    make_machine(tmp_path, monkeypatch)
     gauge = Gauge()
-    items = list(SMALL.read(gauge))
-    found = [item for item in items if isinstance(item, Document)]
     sizes: dict[str, int] = {}
-    for document in found:
+    for document in documents(gauge):
         sizes[document.repository] = sizes.get(document.repository, 0) + len(document.content)
         assert len(document.content) <= SMALL.max_file_bytes
         assert not set(document.path.split("/")) & interpreter_sources.VENDORED
-    assert 0 < max(sizes.values()) <= 200_000
+    assert 1_000 < max(sizes.values()) <= 1_500
     held_out = [size for name, size in sizes.items() if side_of(name, SMALL.held_out) == "held_out"]
     assert len(held_out) > 1
-    assert 50_000 < sum(held_out) <= 100_000
-    assert 2_000_000 < sum(sizes.values()) <= 3_000_000
+    assert 1_000 < sum(held_out) <= 2_000
+    assert 12_000 < sum(sizes.values()) <= 18_000
     assert gauge.done == gauge.total == SMALL.size()
     assert any(name.startswith("stdlib/") for name in sizes)
     assert any(name.startswith("packages/") for name in sizes)
@@ -144,13 +152,14 @@ def test_survey_counts_what_is_read(monkeypatch: pytest.MonkeyPatch):
     assert SMALL.survey().fingerprint != survey.fingerprint
 
 
-def test_this_interpreters_library_is_found():
-    [project] = [
-        project
-        for project in standard_library(pathlib.Path(ast.__file__).parent, InterpreterSources())
-        if project.name == "stdlib/ast"
-    ]
-    assert project.files == (("ast.py", pathlib.Path(ast.__file__).stat().st_size),)
+def test_this_interpreters_own_sources_are_found():
+    settings = InterpreterSources()
+    library = {
+        p.name: p.files for p in standard_library(pathlib.Path(ast.__file__).parent, settings)
+    }
+    assert library["stdlib/ast"] == (("ast.py", pathlib.Path(ast.__file__).stat().st_size),)
+    kinds = {project.name.partition("/")[0] for project in settings.projects()}
+    assert kinds == {"stdlib", "packages"}
 
 
 def test_long_lines_are_left_out(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
