@@ -119,12 +119,20 @@ async def _edit(call: Call, session: AsyncSession) -> str:
             continue
         if content is None:
             raise Mistake(f"there is no file {name}")
-        count = content.count(old)
-        if count != 1:
-            raise Mistake(f"the lines to find stand {count} times in {name}; nothing was changed")
-        content = content.replace(old, new)
+        content = _replace_lines(content, old, new, name)
     await session.write({name: content or ""})
     return f"{name} is changed."
+
+
+def _replace_lines(content: str, old: str, new: str, name: str) -> str:
+    """Whole lines alone are found, the last of a file with its end of line or without."""
+    ending = "" if content.endswith("\n") else "\n"
+    text = content + ending
+    places = [at.start() for at in re.finditer(f"^(?={re.escape(old)})", text, re.MULTILINE)]
+    if len(places) != 1:
+        raise Mistake(f"the lines to find stand {len(places)} times in {name}; nothing was changed")
+    [start] = places
+    return (text[:start] + new + text[start + len(old) :]).removesuffix(ending)
 
 
 def spell_result(done: CommandResult, most: int) -> str:

@@ -67,6 +67,7 @@ def test_turns_without_one_call(text: str):
 # What comes of an edit.
 
 GIVEN = {"a.py": b"x = 1\ny = 2\nx = 1\n", "link": b"", "odd.bin": b"\xff\n"}
+GIVEN |= {"open.py": b"my = 2\n\ny = 2", "twice": b"a\na\na\n"}
 
 
 def hunk(old: str, new: str) -> str:
@@ -85,6 +86,8 @@ MOVED = (hunk("y = 2\n", "z = 3\n"), hunk("z = 3\nx = 1\n", ""))
 EDITS = [
     ("a.py", MOVED, b"x = 1\n"),
     ("a.py", (hunk("", "new\n"), hunk("new\n", "old\n")), b"old\n"),
+    ("open.py", (hunk("y = 2\n", "z = 3\n"),), b"my = 2\n\nz = 3"),
+    ("open.py", (hunk("my = 2\n\n", ""),), b"y = 2"),
     ("b/c.py", (hunk("", "new\n"),), b"new\n"),
     ("b/c.py", (hunk("", ""),), b""),
 ]
@@ -97,10 +100,14 @@ def test_edits(name: str, hunks: tuple[str, ...], content: bytes):
     assert files == GIVEN | {name: content}
 
 
+TWICE = (hunk("y = 2\n", "z = 3\n"), hunk("y = 2\n", ""))
+SECOND_FAILS = ("a.py", TWICE, "stand 0 times in a.py; nothing was changed")
 WRONG_EDITS = [
+    SECOND_FAILS,
     ("a.py", (hunk("x = 1\n", "z = 3\n"),), "the lines to find stand 2 times in a.py"),
     ("a.py", (hunk("q = 0\n", ""),), "the lines to find stand 0 times in a.py"),
-    ("a.py", (hunk("y = 2\n", "z = 3\n"), hunk("y = 2\n", "")), "stand 0 times in a.py; nothing"),
+    ("a.py", (hunk("= 2\n", ""),), "the lines to find stand 0 times in a.py"),
+    ("twice", (hunk("a\na\n", ""),), "the lines to find stand 2 times in twice"),
     ("b.py", (hunk("x = 1\n", ""),), "there is no file b.py"),
     ("", (hunk("", "x\n"),), "an edit wants the name of a file"),
     ("a.py", (), "an edit wants the name of a file, and SEARCH and REPLACE in its block"),
@@ -133,7 +140,7 @@ def test_an_edit_that_cannot_be_made_mutant(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(tools, "_edit", one_by_one)
     with pytest.raises(AssertionError):
-        check_wrong_edit(*WRONG_EDITS[2])
+        check_wrong_edit(*SECOND_FAILS)
 
 
 def test_what_cannot_be_done_is_told_in_so_many_characters():
@@ -159,8 +166,8 @@ def changed(
 
 def test_what_is_new_other_or_gone():
     assert changed(GIVEN) == {}
-    found = changed({"a.py": b"x\n", "odd.bin": b"\xff\n", "b/c/d.py": b"\xfe"})
-    assert found == {"a.py": "x\n", "b/c/d.py": "\ufffd", "link": None}
+    found = changed(GIVEN | {"a.py": b"x\n", "b/c/d.py": b"\xfe"}, GIVEN | {"gone": b"x"})
+    assert found == {"a.py": "x\n", "b/c/d.py": "\ufffd", "gone": None}
 
 
 @pytest.mark.parametrize("name", changing.SKIPPED)
