@@ -80,8 +80,8 @@ WORKED = [
 ]
 
 
-def check_worked(estimator, want):
-    rollouts = one_group(1, 0, 0, 3)
+def check_worked(estimator, want, rewards=(1, 0, 0, 3)):
+    rollouts = one_group(*rewards)
     found = estimator(rollouts)
     np.testing.assert_allclose(first_own(found, rollouts), want, rtol=BOUND, atol=BOUND)
     assert found.kept.all()
@@ -112,9 +112,16 @@ def test_opo_weighs_by_length():
     np.testing.assert_allclose(first_own(Opo()(rollouts), rollouts), [0.25, -0.75], rtol=BOUND)
 
 
-def test_maxrl_without_a_success_is_silent():
-    rollouts = one_group(0, 0, 0)
-    assert first_own(MaxRl()(rollouts), rollouts) == [0, 0, 0]
+def test_maxrl_divides_by_the_mean():
+    """One success in four: (1 - 1/4) / (1/4), and -1."""
+    check_worked(MaxRl(), [3, -1, -1, -1], (1, 0, 0, 0))
+    with pytest.raises(AssertionError):
+        check_worked(DrGrpo(), [3, -1, -1, -1], (1, 0, 0, 0))
+
+
+@pytest.mark.parametrize("rewards", [(0, 0, 0), (-1, -3)])
+def test_maxrl_without_a_success_is_silent(rewards):
+    check_worked(MaxRl(), [0] * len(rewards), rewards)
 
 
 def test_the_best_of_pass_at_k_counts_only_alone():
@@ -197,6 +204,18 @@ def test_gae_worked():
     np.testing.assert_allclose(found.returns[0], [0, first + 0.5, 0, 1], rtol=BOUND)
 
 
+def test_gae_is_whitened_unless_said():
+    rollouts = random_rollouts()
+    found, plain = Gae()(rollouts), Gae(whitened=False)(rollouts)
+    assert found.returns is not None
+    assert plain.returns is not None
+    want = whiten([x.astype(np.float64) for x in plain.tokens], rollouts.is_own)
+    for n in range(len(want)):
+        np.testing.assert_allclose(found.tokens[n], want[n], rtol=BOUND, atol=BOUND)
+        np.testing.assert_array_equal(found.returns[n], plain.returns[n])
+    assert not np.allclose(found.tokens[0], plain.tokens[0])
+
+
 def test_gae_carries_through_mutant(monkeypatch):
     """A value read off a token that is not own is caught."""
 
@@ -234,6 +253,41 @@ def without(rollouts, gone):
     return dataclasses.replace(
         rollouts, **{field.name: pick(getattr(rollouts, field.name)) for field in fields}
     ), stay
+
+
+def check_rewards_of_tokens(estimator, want, greedy_rewards=None):
+    """Lengths 2 and 1, rewards 1 and 0, -1/4 on each own token: 1/2 and -1/4 in all. What stands on
+    tokens that are not own counts nothing.
+    """
+    rollouts = one_group(1, 0, lengths=(2, 1))
+    shares = [np.where(own, -0.25, 9.0 * n) for n, own in enumerate(rollouts.is_own)]
+    rollouts = dataclasses.replace(rollouts, token_rewards=shares, greedy_rewards=greedy_rewards)
+    np.testing.assert_allclose(first_own(estimator(rollouts), rollouts), want, rtol=BOUND)
+
+
+REWARDS_OF_TOKENS = [
+    (DrGrpo(), [0.375, -0.375], None),
+    (Rloo(), [0.75, -0.75], None),
+    (Remax(), [0.25, -1.25], [0.25, 1]),
+]
+
+
+@pytest.mark.parametrize(("estimator", "want", "greedy"), REWARDS_OF_TOKENS)
+def test_rewards_of_own_tokens_are_added(estimator, want, greedy):
+    check_rewards_of_tokens(estimator, want, greedy)
+
+
+@pytest.mark.parametrize(("estimator", "want", "greedy"), REWARDS_OF_TOKENS)
+def test_rewards_of_own_tokens_are_added_mutant(monkeypatch, estimator, want, greedy):
+    """Left out, or those of all tokens, they are caught."""
+    wrongs = (
+        lambda rollouts: np.asarray(rollouts.rewards, float),
+        lambda rollouts: rollouts.rewards + np.array([x.sum() for x in rollouts.token_rewards]),
+    )
+    for wrong in wrongs:
+        monkeypatch.setattr(advantage, "_totals", wrong)
+        with pytest.raises(AssertionError):
+            check_rewards_of_tokens(estimator, want, greedy)
 
 
 def check_absent_is_left_out(estimator):
