@@ -6,6 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from codejax.data.batch import Batch
+from codejax.rl import assemble as assembling
 from codejax.rl.aggregation import SeqMeanTokenMean, TokenMean
 from codejax.rl.assemble import Trainable, assemble, pack
 
@@ -24,16 +26,34 @@ def episode(length: int, own: int, seed: int = 0) -> Trainable:
 EPISODES = [episode(n, own, i) for i, (n, own) in enumerate([(9, 4), (20, 7), (5, 1), (13, 12)])]
 
 
-def test_every_own_token_is_a_target_once_with_its_numbers():
+def check_numbers():
     batch = assemble(EPISODES, TokenMean(), length=LENGTH, multiple=1)
     own = batch.weights > 0
-    found = np.stack([batch.streams["advantages"][own], batch.targets[own]])
-    wanted = np.concatenate(
-        [np.stack([one.streams["advantages"], one.tokens])[:, one.is_own] for one in EPISODES],
-        axis=1,
-    )
-    np.testing.assert_array_equal(np.sort(found), np.sort(wanted))
+    found = zip(batch.streams["advantages"][own], batch.targets[own], strict=True)
+    wanted = [
+        pair
+        for one in EPISODES
+        for pair in zip(one.streams["advantages"][one.is_own], one.tokens[one.is_own], strict=True)
+    ]
+    assert sorted(found) == sorted(wanted)
     assert batch.streams["normalizer"].sum() == sum(one.is_own.sum() for one in EPISODES)
+
+
+def test_every_own_token_is_a_target_once_with_its_numbers():
+    check_numbers()
+
+
+def test_every_own_token_is_a_target_once_with_its_numbers_mutant(monkeypatch):
+    """The numbers of a row in another order are caught."""
+
+    def permuted(**fields):
+        numbers, own = fields["streams"]["advantages"], fields["weights"] > 0
+        numbers[own] = np.roll(numbers[own], 1)
+        return Batch(**fields)
+
+    monkeypatch.setattr(assembling, "Batch", permuted)
+    with pytest.raises(AssertionError):
+        check_numbers()
 
 
 def test_no_episode_is_split_and_positions_begin_anew():
@@ -55,6 +75,13 @@ def test_no_episode_is_split_and_positions_begin_anew():
 @pytest.mark.parametrize(("multiple", "rows"), [(1, 2), (3, 3), (8, 8)])
 def test_rows_come_in_few_numbers(multiple: int, rows: int):
     assert len(assemble(EPISODES, TokenMean(), length=LENGTH, multiple=multiple).tokens) == rows
+
+
+@pytest.mark.parametrize(("multiple", "rows"), [(1, 8), (3, 12), (4, 8), (7, 7)])
+def test_rows_are_a_power_of_two_times_a_number(multiple: int, rows: int):
+    """Seven rows are needed."""
+    seven = [episode(20, 3, seed) for seed in range(7)]
+    assert len(assemble(seven, TokenMean(), length=LENGTH, multiple=multiple).tokens) == rows
 
 
 def test_packing_wastes_little_and_depends_on_sizes_alone():
