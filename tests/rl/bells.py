@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from small import small_transformer
 
 from codejax.data.tokenizer import ByteTokenizer
@@ -33,6 +34,7 @@ from codejax.rl.shaping import AbsentLimit
 from codejax.rl.teaching import PolicyTeaching
 from codejax.rollout.collect import Collector, RolloutSettings
 from codejax.tasks.task import Problem, Prompt, Score
+from codejax.train.loop import DONE
 from codejax.train.optimizer import AdamW, build_optimizer
 from codejax.train.schedule import Constant
 from codejax.train.state import abstract_state, create
@@ -159,6 +161,12 @@ def make_learner(devices: int = 1, *, rows: int = 8, critic: bool = False) -> Le
 
 def fresh_state(learner: Learner) -> Any:
     """Of the same parameters on any number of devices."""
+    return jax.tree.map(jnp.copy, first_state(learner))  # a run gives its state up
+
+
+@functools.cache
+def first_state(learner: Learner) -> Any:
+    """Made once for all tests."""
     return create(learner.model, learner.optimizer, learner.mesh, 0)
 
 
@@ -181,15 +189,20 @@ def make_collector(params: Any, version: int = 0) -> Collector:
 
 
 def run(
-    workdir: pathlib.Path, num_steps: int, quiet: Quiet | None = None, **changes: Any
+    workdir: pathlib.Path,
+    num_steps: int,
+    quiet: Quiet | None = None,
+    *,
+    ends: int = DONE,
+    **changes: Any,
 ) -> tuple[Quiet, Loop]:
-    """A run to its end: what it logged, and the loop."""
+    """A run to its end, which must be that one: what it logged, and the loop."""
     quiet = quiet or Quiet()
     changes.setdefault("learner", make_learner(changes.pop("devices", 1)))
     params = fresh_state(make_learner()).params
     with make_collector(params) as collector:
         loop = make_loop(workdir, collector, quiet, num_steps=num_steps, **changes)
-        assert loop.run() == 0
+        assert loop.run() == ends
     return quiet, loop
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 from odds import is_odd
+from tolerances import tolerance
 
 from codejax.data.tokenizer import ByteTokenizer
 from codejax.interop.families import write_config
@@ -214,7 +215,7 @@ def check_metrics(workdir: pathlib.Path, *, steps: int) -> None:
     for line, episodes in zip(lines, journals(workdir).values(), strict=True):
         known = {(e.group, e.sample): e.score.value for e in episodes}
         values = [value for value in known.values() if value is not None]
-        assert abs(line["reward"] - sum(values) / len(values)) < 1e-6
+        assert abs(line["reward"] - sum(values) / len(values)) <= tolerance("rounding")
 
 
 def params_of(workdir: pathlib.Path, step: int) -> Any:

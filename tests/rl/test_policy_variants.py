@@ -17,8 +17,8 @@ from bells import (
     make_collector,
     make_learner,
     make_loop,
+    model,
     put_state,
-    rewards_of,
     run,
 )
 from tolerances import tolerance
@@ -26,12 +26,15 @@ from tolerances import tolerance
 from codejax.rl.advantage import Gae, ReinforcePlusPlus, Remax
 from codejax.rl.aggregation import SeqMeanTokenMean, TokenMean
 from codejax.rl.assemble import Trainable, assemble, read_back
+from codejax.rl.curriculum import Curriculum
 from codejax.rl.held_out import HeldOutTasks
 from codejax.rl.loop import Stale, Standing, check_fresh
+from codejax.rl.shaping import AdaptiveKl, EntropyWatch
 from codejax.rl.teaching import PolicyTeaching, RewardKl
 from codejax.rollout.asks import GREEDY
 from codejax.rollout.episode import read_episodes
 from codejax.tasks.task import Score
+from codejax.train.state import create
 
 
 def test_a_critic_learns_beside_the_policy(tmp_path):
@@ -67,7 +70,7 @@ def test_a_penalty_in_rewards_keeps_a_policy_near_where_it_began(tmp_path):
     for coefficient in (0.0, 5.0):
         quiet, _ = run(
             tmp_path / str(coefficient),
-            5,
+            3,
             reference=fresh_state(make_learner()).params,
             teaching={
                 "estimator": ReinforcePlusPlus(),
@@ -75,16 +78,57 @@ def test_a_penalty_in_rewards_keeps_a_policy_near_where_it_began(tmp_path):
             },
         )
         kls = [scalars["reference_kl"] for *_, scalars in quiet.lines]
-        assert kls[0] == pytest.approx(0, abs=1e-6)  # the reference is where it began
-        far[coefficient] = np.mean(kls[-2:])
+        assert kls[0] == pytest.approx(
+            0, abs=tolerance("worked_loss")
+        )  # the reference is where it began
+        far[coefficient] = kls[-1]
     assert far[5.0] < 0.75 * far[0.0]
+
+
+def test_a_coefficient_is_steered_by_the_kl_and_entropies_are_kept(tmp_path):
+    """To a reference that is far away; no entropy is so low that it would end the run."""
+    adaptive = AdaptiveKl(initial=0.5, target=0.01, horizon=100)
+    quiet, loop = run(
+        tmp_path,
+        2,
+        reference=create(model(), make_learner().optimizer, make_learner().mesh, 1).params,
+        adaptive_kl=adaptive,
+        entropy_watch=EntropyWatch(window=1, share=0.0),
+        standing=Standing(kl_coefficient=adaptive.initial),
+    )
+    want = adaptive.initial
+    for *_, scalars in quiet.lines:
+        assert scalars["reference_kl"] > adaptive.target > scalars["update_kl"]
+        want = adaptive.next(want, scalars["reference_kl"], 32)
+    assert loop.standing.kl_coefficient == want
+    assert loop.standing.entropies == [scalars["entropy"] for *_, scalars in quiet.lines]
+
+
+def test_a_curriculum_is_told_of_what_was_drawn_alone(tmp_path):
+    _, loop = run(
+        tmp_path,
+        1,
+        greedy=True,
+        prompts_per_step=3,
+        curriculum=Curriculum(memory=1.0),
+        teaching={"estimator": Remax()},
+    )
+    wanted = {}
+    for episode in read_episodes(tmp_path / "episodes" / "00000000.jsonl").episodes:
+        if episode.sample != GREEDY:
+            level = f"bells/tower {int(episode.problem[-1]) % 2}"
+            score, tries = wanted.get(level, (0, 0))
+            wanted[level] = score + episode.score.value, tries + 1
+    assert loop.standing.levels.keys() == wanted.keys()
+    for level, told in wanted.items():
+        assert loop.standing.levels[level] == pytest.approx(told)
 
 
 def test_a_step_may_be_several_updates_and_all_but_the_first_are_off_policy(tmp_path):
     quiet, loop = run(tmp_path, 2, teaching={"updates": 2}, epochs=2)
     assert int(loop.state.step) == 8
     for *_, scalars in quiet.lines:
-        assert scalars["ratio_max"] > 1.001
+        assert scalars["ratio_max"] > 1 + tolerance("trainer_equals_sampler")
     first, _ = run(tmp_path / "one", 1)
     assert quiet.lines[0][2]["reward"] == first.lines[0][2]["reward"]
 
@@ -105,8 +149,9 @@ def test_silent_answers_are_spared_and_the_gradient_is_the_same(tmp_path, monkey
     whole, two = run(tmp_path / "whole", 1, teaching=teaching)
     (_, _, less), (_, _, more) = spared.lines[0], whole.lines[0]
     assert less["tokens"] < more["tokens"]
+    bound = tolerance("policy_gradient")
     for name in ("weight", "loss", "gradient_norm"):
-        assert less[name] == pytest.approx(more[name], rel=1e-5, abs=1e-7)
+        assert less[name] == pytest.approx(more[name], rel=bound, abs=tolerance("worked_loss"))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(
             a, b, atol=tolerance("first_steps_of_adam"), rtol=0
@@ -117,16 +162,15 @@ def test_silent_answers_are_spared_and_the_gradient_is_the_same(tmp_path, monkey
 
 
 def test_stale_answers_are_drawn_while_a_step_learns_and_never_staler(tmp_path):
-    quiet, loop = run(tmp_path, 12, staleness=2, publish=copied)
-    assert np.mean(rewards_of(quiet)[-3:]) > 2 * np.mean(rewards_of(quiet)[:3])
+    _, loop = run(tmp_path, 5, staleness=2, publish=copied)
     lags = set()
-    for step in range(12):
+    for step in range(5):
         for episode in read_episodes(tmp_path / "episodes" / f"{step:08d}.jsonl").episodes:
             versions = episode.versions[episode.is_own]
             lags |= set((step - versions).tolist())
     assert lags <= {0, 1, 2}
     assert max(lags) >= 1  # later steps did not wait
-    assert (loop.standing.asked, loop.standing.begun) == (48, {})
+    assert (loop.standing.asked, loop.standing.begun) == (20, {})
 
 
 def test_a_stale_run_goes_on_with_the_problems_that_were_under_way(tmp_path):

@@ -17,7 +17,7 @@ from tolerances import tolerance
 from codejax.data.batch import Batch
 from codejax.objectives.policy import Policy, Ppo, ReferenceKl
 from codejax.rl import teaching
-from codejax.rl.advantage import DrGrpo, Gae, Remax
+from codejax.rl.advantage import Advantages, DrGrpo, Gae, Remax, Rollouts
 from codejax.rl.aggregation import TokenMean
 from codejax.rl.assemble import Trainable, assemble
 from codejax.rl.rewards import Reward
@@ -201,10 +201,31 @@ def test_a_penalty_in_rewards_is_that_of_the_own_tokens_mutant(monkeypatch):
         check_penalty(0.3, 0.3)
 
 
-def test_an_absent_answer_is_in_no_slot():
-    episodes = [*pairs("a"), dataclasses.replace(episode(2, "a", sample=2), score=Score(None))]
-    [batch] = teach().batches(episodes, [1.0, 0.0, None])
+def check_absent() -> None:
+    """Of one group an answer is absent; of the other all but one are."""
+    episodes = [*pairs("a", "b"), episode(4, "a", sample=2)]
+    [batch] = teach(objective=Policy(reference=ReferenceKl(coefficient=0.1), chunk=8)).batches(
+        episodes, [1.0, 0.0, 1.0, None, None]
+    )
     check_told(batch, {0: [0.5] * OWN, 1: [-0.5] * OWN})
+    assert batch.streams["normalizer"].sum() == 2 * OWN
+
+
+def test_an_absent_answer_is_in_no_slot():
+    check_absent()
+
+
+def test_an_absent_answer_is_in_no_slot_mutant(monkeypatch):
+    """An absent answer that is learnt from as if it were an average one is caught."""
+    right = DrGrpo.__call__
+
+    def keeping(self: DrGrpo, rollouts: Rollouts) -> Advantages:
+        found = right(self, rollouts)
+        return dataclasses.replace(found, kept=np.ones_like(found.kept))
+
+    monkeypatch.setattr(DrGrpo, "__call__", keeping)
+    with pytest.raises(AssertionError):
+        check_absent()
 
 
 def check_critic(discount: float = 0.9, decay: float = 0.8) -> None:
