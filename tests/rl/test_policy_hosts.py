@@ -7,14 +7,12 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 import pytest
 from disturbed import RECIPE, Workers, command, journals, params_of, workers, write_start
 from tolerances import tolerance
 from train import runs
 
-from codejax.library import open_model
 from codejax.trees import first_difference
 
 STEPS = 4
@@ -95,13 +93,3 @@ def test_samplers_of_their_own_draw_while_a_step_learns(run_on, tmp_path, proces
         assert len({(e.group, e.sample) for e in episodes}) == 16
         versions = np.unique(np.concatenate([e.versions[e.is_own] for e in episodes]))
         assert max(step - 1, 0) <= versions.min() <= versions.max() <= step
-
-
-def test_a_run_with_a_critic_is_opened_as_its_policy(crew, start, tmp_path, run_on):
-    arguments = command(start, crew.address, tmp_path, recipe="odds_with_critic")
-    runs.run(arguments)
-    opened = open_model(str(tmp_path))
-    shapes = jax.tree.map(lambda leaf: leaf.shape, opened.model.abstract())
-    assert jax.tree.map(lambda leaf: leaf.shape, opened.params) == shapes
-    plain = open_model(str(start), tokenizer="bytes").params
-    assert first_difference(jax.device_get(plain), jax.device_get(opened.params)) is not None
