@@ -27,10 +27,13 @@ from codejax.rl import distilling
 from codejax.rl.distilling import OnPolicyDistillation
 from codejax.rl.held_out import HeldOutTasks
 from codejax.rollout.collect import RolloutSettings
+from codejax.rollout.episode import read_episodes
 from codejax.runlog import read_metrics
-from codejax.train.checkpoint import Checkpointing
+from codejax.train.checkpoint import Checkpointing, Checkpoints
 from codejax.train.guides import Teacher
 from codejax.train.optimizer import AdamW
+
+NOBODY = "static:127.0.0.1:1"  # what is rung is judged without workers
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,7 @@ def recipe_in(folder: pathlib.Path, teacher: str = "teacher", **changes: Any):
         "start": str(folder / "student"),
         "teacher": Teacher(path=str(folder / teacher), count=32),
         "tasks": (Ringing(),),
+        "executor": NOBODY,
         "num_steps": 6,
         "prompts_per_step": 4,
         "samples_per_prompt": 4,
@@ -70,24 +74,42 @@ def run(recipe: OnPolicyDistillation, workdir: pathlib.Path) -> list[dict[str, A
     return [line for line in read_metrics(workdir) if line["kind"] == "train"]
 
 
-def test_a_student_comes_closer_on_its_own_words_and_goes_on(folder, tmp_path):
-    """Killed after its first save, it learns the same from the same."""
+@pytest.fixture(scope="module")
+def learnt(folder: pathlib.Path) -> pathlib.Path:
+    """A run to its end."""
     held_out = HeldOutTasks(tasks=(Ringing(num_problems=2),), every_steps=6)
-    recipe = recipe_in(folder, held_out=held_out)
-    lines = run(recipe, tmp_path / "run")
+    run(recipe_in(folder, held_out=held_out), folder / "run")
+    return folder / "run"
+
+
+def cut_after_three(learnt: pathlib.Path, workdir: pathlib.Path) -> pathlib.Path:
+    """The run, killed before its second save."""
+    shutil.copytree(learnt, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "00000006")
+    return workdir
+
+
+def test_a_student_comes_closer_on_its_own_words_and_goes_on(folder, learnt, tmp_path):
+    """Killed after its first save, it learns the same from the same."""
+    lines = [line for line in read_metrics(learnt) if line["kind"] == "train"]
     divergences = [line["divergence"] for line in lines]
     assert np.mean(divergences[-2:]) < 0.8 * divergences[0]
     assert {"pass@1", "verdict/WA", "seconds_rollout", "seconds_train"} <= lines[0].keys()
-    shutil.copytree(tmp_path / "run", tmp_path / "cut")
-    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "00000006")
-    again = run(recipe, tmp_path / "cut")
+    cut = cut_after_three(learnt, tmp_path / "cut")
+    again = run(recipe_in(folder), cut)
     assert [line["divergence"] for line in again] == pytest.approx(
         divergences, rel=tolerance("first_steps_of_adam")
     )
     jax.tree.map(
         np.testing.assert_array_equal,
-        *(jax.device_get(open_model(str(tmp_path / name)).params) for name in ("run", "cut")),
+        *(jax.device_get(open_model(str(workdir)).params) for workdir in (learnt, cut)),
     )
+
+
+def test_a_run_does_not_go_on_under_another_teacher(folder, learnt, tmp_path):
+    cut = cut_after_three(learnt, tmp_path / "cut")
+    with pytest.raises(RecipeError, match="not those that the run was compared with so far"):
+        recipe_in(folder, "student").run(cut)  # type: ignore[arg-type]
 
 
 def test_old_words_are_learnt_from_too(folder, tmp_path):
@@ -96,6 +118,14 @@ def test_old_words_are_learnt_from_too(folder, tmp_path):
     recipe.objective.correction_cap = 2.0
     divergences = [line["divergence"] for line in run(recipe, tmp_path)]
     assert np.mean(divergences[-2:]) < 0.8 * divergences[0]
+    lags = set()
+    for step in range(6):
+        for episode in read_episodes(tmp_path / "episodes" / f"{step:08d}.jsonl").episodes:
+            lags |= set((step - episode.versions[episode.is_own]).tolist())
+    assert lags == {0, 1}
+    wanted = {"step": jax.ShapeDtypeStruct((), np.int32)}
+    with Checkpoints(tmp_path / "checkpoints", Checkpointing()) as checkpoints:
+        assert checkpoints.restore(wanted, partial=True).state["step"] == 12
     recipe = recipe_in(folder)
     recipe.objective.correction_cap = 2.0
     with pytest.raises(ValueError, match="with staleness=0 and updates=1 all are fresh"):
