@@ -44,7 +44,7 @@ def episode(number: int, group: str, *, sample: int = 0, finish: Any = "stop") -
         tokens=10 * number + np.arange(PROMPT + OWN, dtype=np.int32),
         is_own=IS_OWN,
         log_probs=log_probs,
-        raw_log_probs=log_probs,
+        raw_log_probs=2 * log_probs,
         versions=np.where(IS_OWN, 0, -1).astype(np.int32),
         finish=finish,
         score=Score(0.0),
