@@ -159,7 +159,8 @@ def test_rewards_that_are_all_equal_teach_nothing(tmp_path, monkeypatch):
     quiet, loop = run(tmp_path, 2, draws=3, prompts_per_step=2)
     assert int(loop.state.step) == 0
     assert loop.standing.asked == 12
-    assert [scalars["episodes"] for *_, scalars in quiet.lines] == [0, 0]
+    assert [scalars["episodes"] for *_, scalars in quiet.lines] == [48, 48]
+    assert [scalars["groups_with_signal"] for *_, scalars in quiet.lines] == [0, 0]
 
 
 def test_a_run_that_is_asked_to_stop_is_saved_and_to_be_begun_again(tmp_path):

@@ -46,7 +46,7 @@ REFUSED = [
     (drawing(min_p=0.1), WHOLE),
     (drawing(repetition_penalty=1.1), WHOLE),
     (drawing(temperature=0.0), WHOLE),
-    (drawing(temperature=0.5), r"temperature=0.5 and objective.temperature=1.0 must be equal"),
+    (drawing(temperature=0.5), "temperature=0.5 and the trainer's temperature=1.0 must be equal"),
     (
         {
             "rollout": RolloutSettings(

@@ -101,7 +101,7 @@ def test_a_coefficient_is_steered_by_the_kl_and_entropies_are_kept(tmp_path):
         assert scalars["reference_kl"] > adaptive.target > scalars["update_kl"]
         want = adaptive.next(want, scalars["reference_kl"], 32)
     assert loop.standing.kl_coefficient == want
-    assert loop.standing.entropies == [scalars["entropy"] for *_, scalars in quiet.lines]
+    assert loop.standing.entropies == [scalars["answer_entropy"] for *_, scalars in quiet.lines]
 
 
 def test_a_curriculum_is_told_of_what_was_drawn_alone(tmp_path):
