@@ -25,6 +25,7 @@ from codejax.parallel.mesh import ONE_DEVICE
 from codejax.recipe import RecipeError
 from codejax.rl.advantage import Gae, Rloo
 from codejax.rl.aggregation import TokenMean
+from codejax.rl.loop import Unanswered
 from codejax.rl.rewards import Reward, Weighted
 from codejax.rl.shaping import AdaptiveKl
 from codejax.rl.training import PolicyTraining
@@ -32,6 +33,7 @@ from codejax.rollout.collect import RolloutSettings
 from codejax.runlog import read_metrics
 from codejax.train import manifest
 from codejax.train.checkpoint import Checkpointing
+from codejax.train.convert import convert
 from codejax.train.optimizer import AdamW
 from codejax.trees import first_difference
 
@@ -117,6 +119,36 @@ def test_other_problems_are_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(Ringing, "data", lambda self: "other bells")
     with pytest.raises(RecipeError, match="problems have changed since the checkpoint of step 1"):
         recipe_in(folder).run(cut)  # type: ignore[arg-type]
+
+
+def test_another_reference_is_refused(folder, tmp_path):
+    """Weights that were trained further in their place, say."""
+    cut = cut_after_one(folder, tmp_path / "cut")
+    write_weights(tmp_path / "other", small_model(vocab_size=TOKENIZER.vocab_size), seed=1)
+    weights = folder / "start" / "model.safetensors"
+    kept = weights.read_bytes()
+    shutil.copy(tmp_path / "other" / "model.safetensors", weights)
+    try:
+        with pytest.raises(RecipeError, match="are not those that the policy was compared with"):
+            recipe_in(folder).run(cut)  # type: ignore[arg-type]
+    finally:
+        weights.write_bytes(kept)
+
+
+def test_a_run_where_nothing_can_be_asked_ends(folder, tmp_path):
+    """With the reason, and nothing learnt."""
+    narrow = EngineSettings(slots=8, length=8, chunk=8, steps=6)
+    with pytest.raises(Unanswered, match="no prompt of step 0 could be asked: a prompt of"):
+        run(recipe_in(folder, engine=narrow), tmp_path)
+
+
+def test_what_a_run_learnt_converts(folder, tmp_path):
+    """Its texts are spelt as those of what it began with."""
+    line = convert(str(folder / "run"), str(tmp_path / "made"))
+    assert "parameters of" in line
+    again, trained = (open_model(str(path)) for path in (tmp_path / "made", folder / "run"))
+    assert again.prompts.tokenizer.fingerprint == trained.prompts.tokenizer.fingerprint
+    assert first_difference(*map(jax.device_get, (again.params, trained.params))) is None
 
 
 def test_a_run_with_a_critic_is_opened_as_its_policy(folder, tmp_path):
