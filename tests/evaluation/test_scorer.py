@@ -52,7 +52,7 @@ def drawn() -> tuple[list[tuple[Prompt, str]], list[float]]:
     engine = Engine(*made(), EngineSettings(slots=1, length=LENGTH, chunk=16, steps=8))
     texts = Texts(engine, PROMPTS)
     sampling = Sampling(max_new_tokens=24, temperature=1.0)
-    answers = [texts.samples(prompt, sampling, seed=3)[0] for prompt in ASKED]
+    answers = [texts.samples(prompt, sampling, seed=0)[0] for prompt in ASKED]
     spelt = [answer.content.decode(errors="surrogateescape") for answer in answers]
     nats = [-float(answer.raw_log_probs.sum(dtype=np.float64)) for answer in answers]
     assert min(len(answer.ids) for answer in answers) > 4
