@@ -149,7 +149,8 @@ def read_found(sweep: Sweep, workdir: epath.PathLike) -> Found:
         for seed in sweep.seeds:
             key, name = (row.name, seed), run_name(row, seed)
             statuses[key] = runs.status(name)
-            if not (runs.folder(name) / "metrics.jsonl").exists():
+            metrics = epath.Path(runs.folder(name)) / "metrics.jsonl"
+            if not metrics.exists() or not metrics.stat().length:  # it has just begun
                 continue
             records[key] = read_run(runs.folder(name))
             if statuses[key].state != "done":

@@ -250,6 +250,9 @@ def test_the_report_of_a_part_says_what_is_missing(tmp_path: pathlib.Path):
         published=PUBLISHED,
     )
     run_here(made, tmp_path, seeds=["0"])
+    begun = tmp_path / "runs" / "flat" / "1"
+    begun.mkdir(parents=True)
+    (begun / "metrics.jsonl").touch()  # as a run has it that was just begun
     index = report([tmp_path], tmp_path / "report")
     found = read_found(made, tmp_path)
     assert found.missing() == [
