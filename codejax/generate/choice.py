@@ -107,12 +107,22 @@ def _draw(share_BV: jax.Array, how: Choosing) -> jax.Array:
         return jax.random.uniform(jax.random.fold_in(jax.random.key(seed), drawn))
 
     goal_B = jax.vmap(of_row)(how.seed, how.drawn) * passed_BR[:, -1]
-    run_B = (passed_BR <= goal_B[:, None]).sum(axis=-1)  # a uniform number is below 1
+    run_B = _passing(total_BR, passed_BR, goal_B)
     left_B = goal_B - (_at(passed_BR, run_B) - _at(total_BR, run_B))
     share_BC = jnp.take_along_axis(share_BRC, run_B[:, None, None], axis=1)[:, 0]
-    place_B = (jnp.cumsum(share_BC, axis=-1) <= left_B[:, None]).sum(axis=-1)
-    last_B = jnp.where(share_BC > 0, jnp.arange(RUN), 0).max(axis=-1)  # sums are rounded
-    return (run_B * RUN + jnp.minimum(place_B, last_B)).astype(jnp.int32)
+    return run_B * RUN + _passing(share_BC, jnp.cumsum(share_BC, axis=-1), left_B)
+
+
+def _passing(share_BN: jax.Array, passed_BN: jax.Array, goal_B: jax.Array) -> jax.Array:
+    """The first place with a share at which the sum so far passes the goal, int32 [B]; the last
+    with a share where rounding keeps it from that. Sums may be rounded in any order: what has no
+    share is never it.
+    """
+    place_N = jnp.arange(share_BN.shape[1], dtype=jnp.int32)
+    has_share_BN = share_BN > 0
+    passes_BN = has_share_BN & (passed_BN > goal_B[:, None])
+    last_B = jnp.where(has_share_BN, place_N, 0).max(axis=-1)
+    return jnp.where(passes_BN, place_N, last_B[:, None]).min(axis=-1)
 
 
 def _keep_top_k(logits_BV: jax.Array, top_k_B: jax.Array) -> jax.Array:

@@ -124,6 +124,16 @@ def test_what_is_impossible_is_never_drawn():
     assert np.isfinite(made.log_prob).all()
 
 
+def test_sums_that_are_rounded_lead_to_nothing_impossible():
+    """As a sum that is added up in parallel may be: larger where nothing was added, or smaller."""
+    share_BN = jnp.array([[1, 0, 1, 0], [1, 0, 1, 0], [1, 0, 1, 0], [0, 0, 1, 1]], jnp.float32)
+    little = float(jnp.finfo(jnp.float32).eps)
+    passed_BN = jnp.cumsum(share_BN, axis=-1).at[:2, 1].set(1 + little)
+    goal_B = jnp.array([1, 1 - little, 2, 1], jnp.float32)  # the third is never passed
+    found_B = choice._passing(share_BN, passed_BN, goal_B)
+    assert found_B.tolist() == [2, 0, 2, 3]
+
+
 def test_log_probabilities():
     draw = np.random.default_rng(2)
     logits_BV = draw.normal(0, 2, (8, 61)).astype(np.float32)
