@@ -149,8 +149,8 @@ def read_found(sweep: Sweep, workdir: epath.PathLike) -> Found:
         for seed in sweep.seeds:
             key, name = (row.name, seed), run_name(row, seed)
             statuses[key] = runs.status(name)
-            metrics = epath.Path(runs.folder(name)) / "metrics.jsonl"
-            if not metrics.exists() or not metrics.stat().length:  # it has just begun
+            metrics = runs.folder(name) / "metrics.jsonl"
+            if not metrics.exists() or not metrics.stat().st_size:  # it has just begun
                 continue
             records[key] = read_run(runs.folder(name))
             if statuses[key].state != "done":

@@ -25,7 +25,7 @@ from codejax.rl.learner import Learner
 from codejax.rl.loop import Loop
 from codejax.rl.on_policy import OnPolicy
 from codejax.rl.run import FREE, OnPolicyRun
-from codejax.rl.teaching import Streams, Teaching, group_of
+from codejax.rl.teaching import Streams, Teaching, group_of, parts_of
 from codejax.rollout.episode import Episode
 from codejax.train.guides import Teacher, check_guide, teacher_of
 from codejax.train.optimizer import Adafactor, AdamW, Lion, Muon
@@ -135,13 +135,12 @@ class OwnWords:
         kl_coefficient: float | None = None,
     ) -> list[Batch]:
         """A batch of each part that has a token of the student's."""
-        groups = {name: n for n, name in enumerate(dict.fromkeys(map(group_of, episodes)))}
+        part_of = parts_of(map(group_of, episodes), self.updates)
         parts: list[list[Trainable]] = [[] for _ in range(self.updates)]
         for episode in episodes:
             streams = {"behavior_log_probs": episode.log_probs} if self.is_corrected else {}
-            part = groups[group_of(episode)] * self.updates // len(groups)
             if episode.num_own:
-                parts[part].append(
+                parts[part_of[group_of(episode)]].append(
                     Trainable(tokens=episode.tokens, is_own=episode.is_own, streams=streams)
                 )
         return [

@@ -149,8 +149,9 @@ class _Step:
         for file in sorted(folder.glob(f"{step:08d}.*jsonl")):
             has_ended = file.with_suffix(".ended").exists()
             for episode in read_episodes(file).episodes:
-                if has_ended or not episode.is_absent:
-                    self.kept[key_of(episode)] = episode
+                key = key_of(episode)
+                if not episode.is_absent or (has_ended and key not in self.kept):
+                    self.kept[key] = episode
         self.journal = Journal(path)
 
     def keep(self, episode: Episode, reward: float | None) -> None:

@@ -46,9 +46,11 @@ class HeldOutTasks:
                 f"ks={self.ks} of pass@k: wanted some, from 1 to samples={self.samples}"
             )
 
-    def measure(self, ask: Callable[[Sequence[Ask]], list[Episode]]) -> Measured:
+    def measure(
+        self, ask: Callable[[Sequence[Ask]], list[Episode]], limit: AbsentLimit = AbsentLimit()
+    ) -> Measured:
         """pass@k of each task, pass@1 of its levels, and how many answers nothing is known of. A
-        problem of which fewer than k answers are known is in no pass@k.
+        problem of which fewer than k answers are known is in no pass@k. limit: of one look.
 
         Raises:
             TooManyAbsent: verdicts fail to come, and figures would be of what is left.
@@ -62,7 +64,7 @@ class HeldOutTasks:
                 for one in asks_of(task, task.problems, num_samples=self.samples, seed=self.seed)
             ]
         )
-        AbsentLimit().add([], [episode.score.value for episode in episodes])
+        limit.add([], [episode.score.value for episode in episodes])
         figures: dict[str, float] = {"absent": float(sum(e.is_absent for e in episodes))}
         for task in tasks:
             right: dict[str, list[bool]] = {}

@@ -1,8 +1,8 @@
 """The loop of learning from what one writes: gather, judge, learn, publish, and again.
 
 In: its parts, built by the recipe, and a `Standing` of the run. Out: the exit code, states that
-were saved, metrics. Every token that an update learns from was drawn with the weights that it
-changes, or with some that are at most `staleness` steps older; then answers of later steps are
+were saved, metrics. Every token that a step learns from was drawn with the weights that it begins
+with, or with some that are at most `staleness` steps older; then answers of later steps are
 drawn while a step learns. A step's asks begin no sooner than that bound allows, so nothing that was
 drawn is ever thrown away. A reward that is absent is left out, and counted; too many of them end
 the run.
@@ -56,7 +56,7 @@ class Took(NamedTuple):
     """What a step gathered: all of it, and what is learnt from."""
 
     all: list[Rewarded]
-    told: list[Rewarded]
+    learnt: list[Rewarded]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -156,11 +156,11 @@ class Loop:
         took = self.gather()
         clock.lap("rollout")
         if self.staleness:
-            values = aside.run(lambda: self.teach(took.told), self.gatherer)
+            values = aside.run(lambda: self.teach(took.learnt), self.gatherer)
         else:
-            values = self.teach(took.told)
+            values = self.teach(took.learnt)
         values |= summarize(took.all)
-        self.steer(values, len(took.told))
+        self.steer(values, len(took.learnt))
         clock.lap("train")
         self.step += 1
         self.gatherer.collector.update(self.publish(self.state.params), self.step)
@@ -179,9 +179,9 @@ class Loop:
         self.log.write(self.step, "train", values)
         return not values.get("nonfinite")
 
-    def teach(self, told: Sequence[Rewarded]) -> dict[str, float]:
+    def teach(self, learnt: Sequence[Rewarded]) -> dict[str, float]:
         """The updates of a step and their metrics; none where nothing is to be learnt."""
-        episodes, rewards = [one.episode for one in told], [one.reward for one in told]
+        episodes, rewards = [one.episode for one in learnt], [one.reward for one in learnt]
         scored = self.teaching.score(episodes, self.learner, self.state.params, self.reference)
         batches = self.teaching.batches(
             episodes, rewards, scored, kl_coefficient=self.standing.kl_coefficient
@@ -228,11 +228,13 @@ class Loop:
             self.record(posed, found)
             self.guard.beat()
             took.all.extend(worth)
-            took.told.extend(tells(worth) if self.draws > 1 else worth)
-            groups = dict.fromkeys(group_of(one.episode) for one in took.told)
+            took.learnt.extend(tells(worth) if self.draws > 1 else worth)
+            groups = dict.fromkeys(group_of(one.episode) for one in took.learnt)
             if len(groups) >= self.prompts_per_step:
                 first = set(list(groups)[: self.prompts_per_step])
-                took = Took(took.all, [one for one in took.told if group_of(one.episode) in first])
+                took = Took(
+                    took.all, [one for one in took.learnt if group_of(one.episode) in first]
+                )
                 break
             if draw < self.draws:
                 posed = self.pose(self.step)
@@ -277,7 +279,7 @@ class Loop:
         if self.held_out is None:
             return
         begin = time.monotonic()
-        found = self.held_out.measure(self.gatherer.ask)
+        found = self.held_out.measure(self.gatherer.ask, self.absent_limit or AbsentLimit())
         if is_first():
             found.write(self.gatherer.workdir, self.step)
         seconds = {"seconds": time.monotonic() - begin}

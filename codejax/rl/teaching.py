@@ -10,7 +10,7 @@ a pure function elsewhere.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import jax.numpy as jnp
@@ -151,6 +151,7 @@ class PolicyTeaching:
         )
         if not self.learns_cut:
             is_own = without_cut(is_own, [episodes[n].finish == "length" for n in drawn])
+        part_of = parts_of(members, self.updates)
         parts: list[list[Trainable]] = [[] for _ in range(self.updates)]
         for place, n in enumerate(drawn):
             if not (found.kept[place] and is_own[place].any()):
@@ -162,8 +163,7 @@ class PolicyTeaching:
             }
             if found.returns is not None:
                 streams["returns"] = found.returns[place]
-            part = numbers[members[place]] * self.updates // len(numbers)
-            parts[part].append(
+            parts[part_of[members[place]]].append(
                 Trainable(tokens=episodes[n].tokens, is_own=is_own[place], streams=streams)
             )
         return [
@@ -218,6 +218,12 @@ class PolicyTeaching:
 def group_of(episode: Episode) -> str:
     """What the answers to one problem share."""
     return f"{episode.task}/{episode.group}"
+
+
+def parts_of(groups: Iterable[str], count: int) -> dict[str, int]:
+    """The part of a step's updates, of so many, that each group belongs to; in turn."""
+    names = dict.fromkeys(groups)
+    return {name: number * count // len(names) for number, name in enumerate(names)}
 
 
 def _tells(learnt: Sequence[Trainable]) -> bool:

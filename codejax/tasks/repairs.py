@@ -30,8 +30,13 @@ ASKED = (
 class Repairs(Programs):
     """Functions as in `Programs`, each with a wrong body, for `codejax.rollout.agent.Agent`.
 
-    split, num_problems, seed, levels, tests_per_problem: as there; style has no meaning here.
+    split, num_problems, seed, levels, tests_per_problem: as there; of styles there is none.
     """
+
+    def check(self) -> None:
+        super().check()
+        if self.style != "base":
+            raise ValueError(f"style={self.style!r}: programs to be mended have none; leave it out")
 
     def variant(self) -> tuple[str, ...]:
         return (self.split,)

@@ -16,7 +16,7 @@ from codejax.rl.held_out import HeldOutTasks
 from codejax.rl.loop import tells
 from codejax.rl.problems import Posed, Problems
 from codejax.rl.run import measured_in
-from codejax.rl.shaping import TooManyAbsent
+from codejax.rl.shaping import AbsentLimit, TooManyAbsent
 from codejax.rl.summary import Rewarded, summarize
 from codejax.rollout.agent import Agent
 from codejax.rollout.asks import GREEDY, Ask
@@ -130,6 +130,9 @@ def test_a_look_whose_verdicts_stay_away_measures_nothing(tmp_path: pathlib.Path
     made = gatherer(tmp_path, Scripted(absent=(0,)))
     with pytest.raises(TooManyAbsent, match="4 of the last 4 rewards are absent"):
         HeldOutTasks(tasks=(Bells(4),)).measure(made.ask)  # type: ignore[arg-type]
+    patient = AbsentLimit(number=4)
+    found = HeldOutTasks(tasks=(Bells(4),)).measure(made.ask, patient)  # type: ignore[arg-type]
+    assert found.figures == {"absent": 4.0}
     with pytest.raises(ValueError, match="two of one name"):
         HeldOutTasks(tasks=(Bells(4), Bells(2))).check()  # type: ignore[arg-type]
     made.close()

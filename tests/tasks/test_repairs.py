@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+import pytest
 from task_scores import score
 
 from codejax.tasks.program_family import cases_of
@@ -59,6 +60,11 @@ def test_problems_and_splits_are_those_of_programs():
     assert TASK.fingerprint != programs.fingerprint
     again = Repairs(split="train", num_problems=12)
     assert again.files(again.problems[1]) == TASK.files(TASK.problems[1])
+
+
+def test_a_style_is_refused():
+    with pytest.raises(ValueError, match="style='chat': programs to be mended have none"):
+        Repairs(style="chat").check()
 
 
 def test_a_problem_alone_is_wrong_too():
